@@ -1,0 +1,63 @@
+//! The event bus: each event is serialised once, whatever the number of receivers.
+
+use std::sync::Arc;
+
+use openclaw_schema::events::EventName;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::broadcast;
+
+/// How many events a receiver may lag behind before it misses some.
+const BACKLOG: usize = 1024;
+
+/// One event on its way to its receivers.
+#[derive(Debug)]
+pub struct Event {
+    /// Its name.
+    pub name: EventName,
+    /// Its payload.
+    pub payload: Box<RawValue>,
+    /// The run it belongs to, for `agent` and `chat`.
+    pub run_id: Option<String>,
+}
+
+/// Sends events to whoever subscribed. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct EventBus {
+    sender: broadcast::Sender<Arc<Event>>,
+}
+
+impl EventBus {
+    /// A bus without receivers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { sender: broadcast::Sender::new(BACKLOG) }
+    }
+
+    /// Sends an event. Costs nothing but a look when nobody listens.
+    pub fn publish<T: Serialize>(&self, name: EventName, payload: &T, run_id: Option<&str>) {
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
+        match serde_json::value::to_raw_value(payload) {
+            Ok(payload) => {
+                let event = Event { name, payload, run_id: run_id.map(str::to_owned) };
+                // An error means that the last receiver has just left.
+                let _ = self.sender.send(Arc::new(event));
+            }
+            Err(error) => tracing::error!(event = name.name(), %error, "an event payload does not serialise"),
+        }
+    }
+
+    /// Receives the events from now on. A receiver that lags too far behind is told how many it missed.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.sender.subscribe()
+    }
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}

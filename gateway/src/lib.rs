@@ -1,0 +1,5 @@
+//! The OpenClaw Gateway: serves the contract of `openclaw-schema` over WebSocket and HTTP on one port.
+
+pub mod events;
+pub mod settings;
+pub mod state;

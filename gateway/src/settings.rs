@@ -1,0 +1,118 @@
+//! What a gateway runs with: resolved, validated, ready to use. Where the values come from is the business of
+//! `config`; an embedding program may also write them down itself.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::state::StateDir;
+
+/// What a gateway runs with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The addresses to listen on, all with the same port. Port 0 asks the system for a free one.
+    pub listen: Vec<SocketAddr>,
+    /// What callers must present.
+    pub auth: Auth,
+    /// Where the gateway keeps its state.
+    pub state: StateDir,
+    /// The log file that `logs.tail` reads.
+    pub log_file: PathBuf,
+    /// The agents.
+    pub agents: Agents,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// What callers must present.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// Nothing: every caller has every scope.
+    None,
+    /// This token.
+    Token(SecretString),
+    /// This password.
+    Password(SecretString),
+}
+
+/// The agents.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    /// The agent that serves calls that name none. Invariant: an id in `list`.
+    pub default_id: String,
+    /// All of them.
+    pub list: Vec<Agent>,
+}
+
+/// One agent.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its id.
+    pub id: String,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// The directory it works in.
+    pub workspace: PathBuf,
+    /// The model it uses, as `provider/id`; the back end's default when absent.
+    pub model: Option<String>,
+}
+
+/// The bounds of a gateway.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest message from an authenticated caller, in bytes. wire.md section 1: 25 MiB.
+    pub max_payload_bytes: usize,
+    /// The largest message before authentication, in bytes. wire.md section 1: 64 KiB.
+    pub max_unauthenticated_payload_bytes: usize,
+    /// How many bytes may wait to be written to one connection. wire.md section 1: 50 MiB.
+    pub max_buffered_bytes: usize,
+    /// How long a socket may stay unauthenticated. wire.md section 1: 15 seconds.
+    pub authentication_timeout: Duration,
+    /// How many sockets may be unauthenticated at once.
+    pub max_unauthenticated: usize,
+    /// How many sockets may be open at once.
+    pub max_connections: usize,
+    /// How long the header of an HTTP request may take, silence included.
+    pub header_timeout: Duration,
+    /// How many calls one connection may have in flight; more are read when some are answered.
+    pub max_in_flight: usize,
+    /// How many requests one batch may hold.
+    pub max_batch: usize,
+    /// How many subscriptions one connection may have.
+    pub max_subscriptions: u32,
+    /// How many items of its subscriptions may wait for one connection.
+    pub subscription_queue: usize,
+    /// How long a write may make no progress before the peer counts as a slow consumer.
+    pub send_timeout: Duration,
+    /// How long a call may take, unless the method waits by design or the caller asks for less.
+    pub call_timeout: Duration,
+    /// Time between two pings. wire.md section 1: 25 seconds; no pong by the next one ends the connection.
+    pub ping_interval: Duration,
+    /// Time between two `tick` events. wire.md section 1: 30 seconds.
+    pub tick_interval: Duration,
+    /// How long a stopping gateway waits for calls in flight.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_payload_bytes: 26_214_400,
+            max_unauthenticated_payload_bytes: 65_536,
+            max_buffered_bytes: 52_428_800,
+            authentication_timeout: Duration::from_secs(15),
+            max_unauthenticated: 64,
+            max_connections: 16_384,
+            header_timeout: Duration::from_secs(10),
+            max_in_flight: 256,
+            max_batch: 100,
+            max_subscriptions: 64,
+            subscription_queue: 256,
+            send_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(25),
+            tick_interval: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The events that the gateway pushes: names, payloads, scopes, cadence.
+//!
+//! JSON-RPC clients receive them through one subscription, `events.subscribe`; OpenClaw frame clients as
+//! `event` frames (wire.md section 7).
+//!
+//! To add an event: write its payload type, add a row to [`EVENTS`] and a variant to [`EventName`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    contract::{EventRecord, TypeRef},
+    methods::gateway::{HealthResult, PresenceEntry, example_health, example_presence},
+    scope::Scope,
+    types::TimestampMs,
+};
+
+/// The name of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventName {
+    /// The gateway is alive; sent at a fixed interval.
+    Tick,
+    /// A new health snapshot.
+    Health,
+    /// The list of connected clients changed.
+    Presence,
+    /// Progress of a run, in detail.
+    Agent,
+    /// Progress of a run, as a conversation.
+    Chat,
+    /// The gateway is about to stop.
+    Shutdown,
+}
+
+impl EventName {
+    /// The record of this event.
+    #[must_use]
+    pub const fn record(self) -> &'static EventRecord {
+        &EVENTS[self as usize]
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.record().name
+    }
+}
+
+/// The records of all events, in the order of [`EventName`].
+pub const EVENTS: &[EventRecord] = &[
+    EventRecord {
+        name: "tick",
+        summary: "The gateway is alive.",
+        cadence: "Every 30 seconds, at the same moment for every connection.",
+        scope: Scope::None,
+        since: "0.1.0",
+        payload: TypeRef::of::<TickEvent>(),
+        example: || json!({ "ts": 1_795_337_963_251_u64 }),
+    },
+    EventRecord {
+        name: "health",
+        summary: "A new health snapshot, the result of method `health`.",
+        cadence: "Every 60 seconds, and when a call asks for a fresh one.",
+        scope: Scope::None,
+        since: "0.1.0",
+        payload: TypeRef::of::<HealthResult>(),
+        example: || serde_json::to_value(example_health()).expect("the example serialises"),
+    },
+    EventRecord {
+        name: "presence",
+        summary: "The list of connected clients changed; carries the whole list.",
+        cadence: "When a client connects or disconnects.",
+        scope: Scope::OperatorRead,
+        since: "0.1.0",
+        payload: TypeRef::of::<PresenceEvent>(),
+        example: || json!({ "presence": [example_presence()] }),
+    },
+    EventRecord {
+        name: "agent",
+        summary: "Progress of a run, in detail: its lifecycle and the text as it is written.",
+        cadence: "While a run goes on; text is coalesced to windows of about 75 ms.",
+        scope: Scope::OperatorRead,
+        since: "0.1.0",
+        payload: TypeRef::of::<AgentEvent>(),
+        example: || {
+            json!({
+                "runId": "k1", "seq": 3, "stream": "assistant", "ts": 1_795_337_963_300_u64,
+                "data": { "text": "You said: hel", "delta": "hel" },
+                "sessionKey": "agent:main:main", "agentId": "main",
+            })
+        },
+    },
+    EventRecord {
+        name: "chat",
+        summary: "Progress of a run, as a conversation: deltas, then one final, aborted or error state.",
+        cadence: "While a run goes on; text is coalesced to windows of about 75 ms.",
+        scope: Scope::OperatorRead,
+        since: "0.1.0",
+        payload: TypeRef::of::<ChatEvent>(),
+        example: || {
+            json!({
+                "runId": "k1", "sessionKey": "agent:main:main", "agentId": "main", "seq": 3, "state": "delta",
+                "deltaText": "hel",
+                "message": { "role": "assistant", "content": [{ "type": "text", "text": "You said: hel" }], "timestamp": 1_795_337_963_300_u64 },
+            })
+        },
+    },
+    EventRecord {
+        name: "shutdown",
+        summary: "The gateway is about to stop and closes every connection next.",
+        cadence: "Once, when the gateway is told to stop.",
+        scope: Scope::None,
+        since: "0.1.0",
+        payload: TypeRef::of::<ShutdownEvent>(),
+        example: || json!({ "reason": "gateway stopping" }),
+    },
+];
+
+/// Payload of `tick`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TickEvent {
+    /// When the tick was sent.
+    pub ts: TimestampMs,
+}
+
+/// Payload of `presence`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceEvent {
+    /// Every client that the gateway knows of, itself first.
+    pub presence: Vec<PresenceEntry>,
+}
+
+/// Payload of `shutdown`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShutdownEvent {
+    /// Why the gateway stops.
+    pub reason: String,
+    /// When it expects to be back, in milliseconds from now; absent when it is not coming back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_expected_ms: Option<u64>,
+}
+
+/// What an `agent` event tells about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentStream {
+    /// Start, model, finishing, end and error of the run: `data.phase`.
+    Lifecycle,
+    /// Text of the answer: `data.text` so far, `data.delta` since the last event.
+    Assistant,
+    /// What the run consumed: `data.outputTokens`.
+    Usage,
+}
+
+/// Payload of `agent`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentEvent {
+    /// The run: the idempotency key of the call that started it.
+    pub run_id: String,
+    /// Position within the run, counted from 1. Coalescing leaves forward gaps although nothing is lost.
+    pub seq: u64,
+    /// What the event tells about.
+    pub stream: AgentStream,
+    /// When it happened.
+    pub ts: TimestampMs,
+    /// The details, by stream and phase.
+    pub data: Map<String, Value>,
+    /// The session of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<String>,
+    /// The agent that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+}
+
+/// Where a conversation turn stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatState {
+    /// More text: `deltaText`, and `message` so far.
+    Delta,
+    /// The turn is complete: `message`.
+    Final,
+    /// The turn was aborted: `message` so far.
+    Aborted,
+    /// The turn failed: `errorMessage`.
+    Error,
+}
+
+/// Payload of `chat`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatEvent {
+    /// The run: the idempotency key of the call that started it.
+    pub run_id: String,
+    /// The session of the run.
+    pub session_key: String,
+    /// The agent that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// The `seq` of the `agent` event that this one derives from.
+    pub seq: u64,
+    /// Where the turn stands.
+    pub state: ChatState,
+    /// Text since the last delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_text: Option<String>,
+    /// The answer so far, or as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ChatMessage>,
+    /// Why the turn ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<String>,
+    /// What failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatMessage {
+    /// Who wrote it: `user` or `assistant`.
+    pub role: String,
+    /// Its parts, in order.
+    pub content: Vec<ChatContent>,
+    /// When it was written.
+    pub timestamp: TimestampMs,
+}
+
+/// One part of a message.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ChatContent {
+    /// A text part.
+    Text {
+        /// The text.
+        text: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_stand_in_the_order_of_the_names() {
+        use EventName::{Agent, Chat, Health, Presence, Shutdown, Tick};
+        let names = [Tick, Health, Presence, Agent, Chat, Shutdown];
+        assert_eq!(names.len(), EVENTS.len());
+        for name in names {
+            assert_eq!(serde_json::to_value(name).expect("a name serialises"), name.name());
+        }
+    }
+}

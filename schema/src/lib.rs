@@ -1,0 +1,36 @@
+#![doc = include_str!("../README.md")]
+
+// `#[contract]` writes paths from the crate's name, which holds inside this crate too.
+extern crate self as openclaw_schema;
+
+pub mod contract;
+pub mod document;
+pub mod error;
+pub mod events;
+pub mod methods;
+pub mod problem;
+pub mod scope;
+pub mod types;
+
+pub use error::{ErrorCode, ErrorData, RpcError};
+pub use openclaw_schema_macros::contract;
+pub use scope::{Scope, Scopes};
+
+pub use jsonrpsee;
+pub use schemars;
+
+/// The traits that a server implements, one per namespace.
+pub mod server {
+    pub use crate::methods::{
+        agent::AgentServer, agents::AgentsServer, connect::ConnectServer, events::EventsServer,
+        gateway::GatewayServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer,
+    };
+}
+
+/// The typed calls, available on every jsonrpsee client once imported: `use openclaw_schema::client::*`.
+pub mod client {
+    pub use crate::methods::{
+        agent::AgentClient, agents::AgentsClient, connect::ConnectClient, events::EventsClient,
+        gateway::GatewayClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient,
+    };
+}

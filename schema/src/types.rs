@@ -1,0 +1,258 @@
+//! Types that two namespaces or more share: bounded numbers and texts, times, ids.
+//!
+//! A bound is declared once, in the type: the same declaration refuses a value on the wire and puts
+//! `minimum`, `maximum`, `minLength` and `maxLength` into the document.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::RawValue;
+
+/// Params of a method that takes none: `{}`, or nothing at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// The id of a subscription: what notifications carry and what ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SubscriptionId {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(u64),
+}
+
+/// A point in time: milliseconds since 1970-01-01 00:00 UTC.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct TimestampMs(pub u64);
+
+impl TimestampMs {
+    /// The time of the system's clock.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Bounded<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
+    /// The number, if it is within the bounds.
+    #[must_use]
+    pub const fn new(value: u64) -> Option<Self> {
+        if MIN <= value && value <= MAX { Some(Self(value)) } else { None }
+    }
+
+    /// The number that is nearest to `value` within the bounds.
+    #[must_use]
+    pub const fn clamped(value: u64) -> Self {
+        Self(if value < MIN {
+            MIN
+        } else if value > MAX {
+            MAX
+        } else {
+            value
+        })
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = i128::deserialize(deserializer)?;
+        u64::try_from(given).ok().and_then(Self::new).ok_or_else(|| {
+            de::Error::custom(if MAX == u64::MAX {
+                format!("must be at least {MIN}, not {given}")
+            } else {
+                format!("must be from {MIN} to {MAX}, not {given}")
+            })
+        })
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for Bounded<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("Integer_{MIN}_{MAX}"))
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        if MAX == u64::MAX {
+            json_schema!({ "type": "integer", "minimum": MIN })
+        } else {
+            json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+        }
+    }
+}
+
+/// A text of `MIN` to `MAX` characters (Unicode scalar values).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Text<const MIN: usize, const MAX: usize>(String);
+
+impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
+    /// The text, if its length is within the bounds.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says the bounds and the length.
+    pub fn new(text: impl Into<String>) -> Result<Self, String> {
+        let text = text.into();
+        // Bytes are counted first: a text of no more bytes than MAX has no more characters either.
+        let length = if text.len() > MAX || MIN > 1 { text.chars().count() } else { text.len() };
+        if (MIN..=MAX).contains(&length) {
+            Ok(Self(text))
+        } else if length == 0 {
+            Err("must not be empty".to_owned())
+        } else {
+            Err(format!("must have {MIN} to {MAX} characters, not {length}"))
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, owned.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> fmt::Display for Text<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Text<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> JsonSchema for Text<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("Text_{MIN}_{MAX}"))
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": MIN, "maxLength": MAX })
+    }
+}
+
+/// A value of type `T` that may travel as JSON made earlier: serialised once, sent to many.
+///
+/// Its schema is that of `T`; received, it is read as JSON text and parsed by [`Prepared::parse`].
+#[derive(Debug, Clone)]
+pub struct Prepared<T> {
+    json: Arc<RawValue>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize> Prepared<T> {
+    /// Serialises `value`.
+    ///
+    /// # Errors
+    ///
+    /// When the value does not serialise.
+    pub fn new(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(|json| Self { json: json.into(), of: PhantomData })
+    }
+}
+
+impl<T: de::DeserializeOwned> Prepared<T> {
+    /// Reads the value.
+    ///
+    /// # Errors
+    ///
+    /// When the JSON does not fit `T`.
+    pub fn parse(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.json.get())
+    }
+}
+
+impl<T> Prepared<T> {
+    /// The JSON text.
+    #[must_use]
+    pub fn json(&self) -> &RawValue {
+        &self.json
+    }
+}
+
+impl<T> Serialize for Prepared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Prepared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(|json| Self { json: json.into(), of: PhantomData })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Prepared<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_enforced_and_published_from_one_place() {
+        type Limit = Bounded<1, 5000>;
+        assert!(serde_json::from_str::<Limit>("5000").is_ok());
+        for bad in ["0", "5001", "-1", "1.5", "\"1\""] {
+            assert!(serde_json::from_str::<Limit>(bad).is_err(), "{bad} was accepted");
+        }
+        let schema = SchemaGenerator::default().into_root_schema_for::<Limit>();
+        assert_eq!((&schema.as_value()["minimum"], &schema.as_value()["maximum"]), (&1.into(), &5000.into()));
+    }
+
+    #[test]
+    fn text_counts_characters() {
+        assert!(Text::<1, 3>::new("äöü").is_ok());
+        assert_eq!(Text::<1, 3>::new(""), Err("must not be empty".to_owned()));
+        assert_eq!(Text::<1, 3>::new("abcd"), Err("must have 1 to 3 characters, not 4".to_owned()));
+    }
+}
