@@ -1,0 +1,139 @@
+//! What answers the messages of runs: the trait that every back end implements, and what passes through it.
+//!
+//! A back end knows nothing of runs, sessions or events: it receives one request, streams text and returns.
+//! Who calls it, and in which order, is the business of [`crate::runs`].
+//!
+//! To add a back end: implement [`Backend`] in a file beside [`echo`] and hand it to [`crate::runs::Runs::new`].
+
+pub mod echo;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use openclaw_schema::methods::{agent::TokenUsage, models::ModelInfo};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Agent;
+
+/// The future of one answer.
+pub type BackendFuture = Pin<Box<dyn Future<Output = Result<BackendAnswer, BackendError>> + Send>>;
+
+/// Something that answers messages: a model behind HTTP, a child process, an echo.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// The models it offers at this moment. The one tagged `default` serves requests that name none; without
+    /// a tag, the first does.
+    fn models(&self) -> Arc<[ModelInfo]>;
+
+    /// Answers one message. The text goes to `output`, in the order of the calls; what is returned tells how
+    /// the answer ended.
+    ///
+    /// When [`BackendRequest::cancel`] is cancelled the answer is no longer wanted: the future ends as soon as
+    /// it can, with any result. One that goes on is dropped a moment later
+    /// ([`crate::runs::RunLimits::stop_grace`]), so what must not be left behind belongs in a `Drop`.
+    ///
+    /// The future runs on a task of its own. A panic in it fails this run and nothing else; code that blocks
+    /// belongs on a thread for blocking work.
+    fn run(&self, request: BackendRequest, output: TextSink) -> BackendFuture;
+}
+
+/// One message to answer.
+#[derive(Debug, Clone)]
+pub struct BackendRequest {
+    /// The run, for logs and for tracing on the provider's side.
+    pub run_id: String,
+    /// The session that the message belongs to, in full.
+    pub session_key: String,
+    /// The agent that is spoken to.
+    pub agent: Agent,
+    /// The model to use, one of [`Backend::models`] when the run was accepted.
+    pub model: ModelInfo,
+    /// What is said.
+    pub message: String,
+    /// Added to the system prompt.
+    pub extra_system_prompt: Option<String>,
+    /// Cancelled when the answer is no longer wanted.
+    pub cancel: CancellationToken,
+}
+
+/// How an answer ended. Its text has gone to the [`TextSink`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendAnswer {
+    /// What the answer consumed.
+    pub usage: TokenUsage,
+    /// Why the model stopped, in the provider's word: mostly `stop`.
+    pub stop_reason: String,
+}
+
+/// Why there is no answer, or no whole one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BackendError {
+    /// What kind of failure it is.
+    pub kind: BackendErrorKind,
+    /// The failure in a sentence. Callers read it: no secrets, no internals.
+    pub message: String,
+}
+
+impl BackendError {
+    /// An error of a kind, with a sentence that callers may read.
+    #[must_use]
+    pub fn new(kind: BackendErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// The kinds of failure of a back end. wire.md section 9, `errorKind`, and `auth`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendErrorKind {
+    /// The model refused to answer.
+    Refusal,
+    /// The provider wants fewer requests.
+    RateLimit,
+    /// The message does not fit the model's context window.
+    ContextLength,
+    /// The provider did not answer in time.
+    Timeout,
+    /// The provider did not accept the credential.
+    Auth,
+    /// Anything else.
+    Unknown,
+}
+
+impl BackendErrorKind {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refusal => "refusal",
+            Self::RateLimit => "rate_limit",
+            Self::ContextLength => "context_length",
+            Self::Timeout => "timeout",
+            Self::Auth => "auth",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Where a back end writes its answer. Cloning it is cheap; text pushed after the run has ended is dropped.
+#[derive(Clone)]
+pub struct TextSink {
+    receive: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl TextSink {
+    /// A sink that hands each piece of text to `receive`.
+    pub fn new(receive: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { receive: Arc::new(receive) }
+    }
+
+    /// Adds text to the answer. Never waits; pieces of any size will do, they are put together before they
+    /// are sent.
+    pub fn push(&self, text: &str) {
+        (self.receive)(text);
+    }
+}
+
+impl fmt::Debug for TextSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextSink").finish_non_exhaustive()
+    }
+}
