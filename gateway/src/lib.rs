@@ -2,5 +2,6 @@
 
 pub mod backend;
 pub mod events;
+pub mod sessions;
 pub mod settings;
 pub mod state;
