@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod events;
+pub mod runs;
 pub mod sessions;
 pub mod settings;
 pub mod state;

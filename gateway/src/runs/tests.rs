@@ -1,0 +1,879 @@
+//! What callers of [`Runs`] can rely on. Time is tokio's paused clock wherever it matters.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use openclaw_schema::{
+    events::{AgentEvent, AgentStream, ChatContent, ChatEvent, ChatState, EventName},
+    methods::agent::{AgentOutcome, RunStatus, TokenUsage},
+};
+use tokio::sync::broadcast;
+
+use super::*;
+use crate::{
+    backend::{BackendAnswer, BackendFuture, echo::EchoBackend},
+    events::Event,
+};
+
+/// A back end that does what a test tells it to, and counts how often it is asked.
+struct Scripted<F> {
+    script: F,
+    calls: Arc<AtomicUsize>,
+}
+
+impl<F> fmt::Debug for Scripted<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+impl<F, Fut> Backend for Scripted<F>
+where
+    F: Fn(BackendRequest, TextSink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<BackendAnswer, BackendError>> + Send + 'static,
+{
+    fn models(&self) -> Arc<[ModelInfo]> {
+        ["small", "vendor/large", "default"]
+            .map(|id| ModelInfo {
+                id: id.to_owned(),
+                name: id.to_owned(),
+                provider: "script".to_owned(),
+                context_window: None,
+                reasoning: false,
+                tags: if id == "default" { vec!["default".to_owned()] } else { Vec::new() },
+                available: Some(true),
+            })
+            .into()
+    }
+
+    fn run(&self, request: BackendRequest, output: TextSink) -> BackendFuture {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Box::pin((self.script)(request, output))
+    }
+}
+
+struct Bench {
+    runs: Runs,
+    events: broadcast::Receiver<Arc<Event>>,
+    calls: Arc<AtomicUsize>,
+}
+
+fn agents() -> Agents {
+    let agent =
+        |id: &str| Agent { id: id.to_owned(), name: None, workspace: PathBuf::from("/nowhere"), model: None };
+    let large = Agent { model: Some("script/vendor/large".to_owned()), ..agent("large") };
+    let lost = Agent { model: Some("script/gone".to_owned()), ..agent("lost") };
+    Agents { default_id: "main".to_owned(), list: vec![agent("main"), large, lost] }
+}
+
+fn bench_with(backend: Arc<dyn Backend>, calls: Arc<AtomicUsize>, limits: RunLimits) -> Bench {
+    let bus = EventBus::new();
+    let events = bus.subscribe();
+    Bench { runs: Runs::new(backend, bus, agents(), limits), events, calls }
+}
+
+fn echo(pause_ms: u64) -> Bench {
+    let backend = Arc::new(EchoBackend::new(Duration::from_millis(pause_ms)));
+    bench_with(backend, Arc::default(), RunLimits::default())
+}
+
+fn scripted<F, Fut>(limits: RunLimits, script: F) -> Bench
+where
+    F: Fn(BackendRequest, TextSink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<BackendAnswer, BackendError>> + Send + 'static,
+{
+    let calls = Arc::<AtomicUsize>::default();
+    bench_with(Arc::new(Scripted { script, calls: Arc::clone(&calls) }), calls, limits)
+}
+
+/// Answers `done` after a second.
+fn slow(limits: RunLimits) -> Bench {
+    scripted(limits, |_, output| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        output.push("done");
+        Ok(stop())
+    })
+}
+
+/// Says `partly`, then goes on until it is cancelled.
+fn endless() -> Bench {
+    scripted(RunLimits::default(), |request, output| async move {
+        output.push("partly");
+        request.cancel.cancelled().await;
+        Err(BackendError::new(BackendErrorKind::Unknown, "cancelled"))
+    })
+}
+
+fn stop() -> BackendAnswer {
+    BackendAnswer { usage: TokenUsage { input: 1, output: 2, total: 3 }, stop_reason: "stop".to_owned() }
+}
+
+fn in_session(key: &str, session: &str) -> RunRequest {
+    RunRequest { session_key: Some(session.to_owned()), ..RunRequest::new(key, "hello") }
+}
+
+fn text_of(outcome: &AgentOutcome) -> Option<&str> {
+    outcome.result.as_ref()?.payloads.first()?.text.as_deref()
+}
+
+impl Bench {
+    async fn outcome(&self, run_id: &str) -> AgentOutcome {
+        let hour = Some(Duration::from_secs(3600));
+        let result = self.runs.wait(run_id, hour).await.expect("the run exists");
+        result.outcome.expect("the run ends within an hour")
+    }
+
+    async fn stands(&self, run_id: &str) -> AgentWaitResult {
+        self.runs.wait(run_id, Some(Duration::ZERO)).await.expect("the run exists")
+    }
+
+    /// What was published, each event in one line.
+    fn told(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(event) = self.events.try_recv() {
+            lines.push(match event.name {
+                EventName::Agent => agent_line(&agent_event(&event)),
+                EventName::Chat => chat_line(&chat_event(&event)),
+                other => panic!("a run does not publish {other:?}"),
+            });
+        }
+        lines
+    }
+}
+
+fn agent_event(event: &Event) -> AgentEvent {
+    let parsed: AgentEvent = serde_json::from_str(event.payload.get()).expect("the payload fits its type");
+    assert_eq!(event.run_id.as_ref(), Some(&parsed.run_id));
+    parsed
+}
+
+fn chat_event(event: &Event) -> ChatEvent {
+    let parsed: ChatEvent = serde_json::from_str(event.payload.get()).expect("the payload fits its type");
+    assert_eq!(event.run_id.as_ref(), Some(&parsed.run_id));
+    parsed
+}
+
+/// The line of an `agent` event: its number, and its data without times.
+fn agent_line(event: &AgentEvent) -> String {
+    let mut data = event.data.clone();
+    for time in ["startedAt", "endedAt"] {
+        if let Some(at) = data.shift_remove(time) {
+            assert!(at.is_u64(), "{time} of {data:?}");
+        }
+    }
+    let stream = serde_json::to_value(event.stream).expect("a stream serialises");
+    let data = serde_json::to_string(&data).expect("data serialises");
+    format!("{} {} {data}", event.seq, stream.as_str().unwrap_or_default())
+}
+
+fn chat_line(event: &ChatEvent) -> String {
+    let state = serde_json::to_value(event.state).expect("a state serialises");
+    let message = event.message.as_ref().map(|message| match &message.content[..] {
+        [ChatContent::Text { text }] => text.clone(),
+        other => panic!("one part of text, not {other:?}"),
+    });
+    let parts = [&event.delta_text, &message, &event.stop_reason, &event.error_message];
+    let parts: Vec<&str> = parts.into_iter().map(|part| part.as_deref().unwrap_or("-")).collect();
+    format!("{} chat {} {}", event.seq, state.as_str().unwrap_or_default(), parts.join(" | "))
+}
+
+// Starting, and what a key means
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_an_outcome_with_text_usage_and_reason() {
+    let bench = echo(10);
+    let ack = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    assert_eq!((ack.run_id.as_str(), ack.status), ("k1", AckStatus::Accepted));
+    assert_eq!(ack.session_key.as_deref(), Some("agent:main:main"));
+    assert_eq!(ack.agent_id.as_deref(), Some("main"));
+    assert!(ack.accepted_at.is_some());
+
+    let result = bench.runs.wait("k1", None).await.expect("the run exists");
+    assert_eq!((result.status, result.stop_reason.as_deref()), (WaitStatus::Ok, Some("stop")));
+    assert_eq!(result.error, None);
+    let (started, ended) = (result.started_at.expect("it started"), result.ended_at.expect("it ended"));
+    let outcome = result.outcome.expect("it ended");
+    assert_eq!((outcome.run_id.as_str(), outcome.status), ("k1", RunStatus::Ok));
+    assert_eq!((outcome.summary.as_str(), outcome.stop_reason.as_deref()), ("completed", Some("stop")));
+    assert_eq!(text_of(&outcome), Some("You said: hello"));
+    let meta = outcome.result.expect("an answer").meta;
+    assert_eq!(ended.0 - started.0, meta.duration_ms);
+    assert!((20..30).contains(&meta.duration_ms), "two pauses of 10 ms, not {}", meta.duration_ms);
+    assert!(!meta.aborted);
+    let model = meta.agent_meta.expect("a model answered");
+    assert_eq!((model.provider.as_str(), model.model.as_str()), ("echo", "echo-1"));
+    assert_eq!(model.usage, TokenUsage { input: 1, output: 3, total: 4 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_a_session_gets_its_own_and_the_acknowledgement_names_none() {
+    let mut bench = echo(0);
+    let ack = bench.runs.start(RunRequest::new("k1", "hello")).expect("the run starts");
+    assert_eq!((ack.session_key, ack.agent_id.as_deref()), (None, Some("main")));
+    bench.outcome("k1").await;
+    let again = bench.runs.start(RunRequest::new("k1", "hello")).expect("the key is known");
+    assert_eq!((again.status, again.session_key), (AckStatus::Ended, None));
+    let first = bench.events.try_recv().expect("the run told of its start");
+    assert_eq!(agent_event(&first).session_key.as_deref(), Some("agent:main:explicit:k1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_starts_one_run_and_a_repeat_is_told_how_it_stands() {
+    let bench = slow(RunLimits::default());
+    let first = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let other = RunRequest { agent_id: Some("nobody".to_owned()), ..RunRequest::new("k1", "something else") };
+    let repeat = bench.runs.start(other).expect("the key is known");
+    assert_eq!(repeat, AgentAck { status: AckStatus::InFlight, ..first.clone() });
+    bench.outcome("k1").await;
+
+    tokio::time::sleep(KEEP_ENDED - Duration::from_millis(1)).await;
+    let repeat = bench.runs.start(RunRequest::new("k1", "hello")).expect("the key is known");
+    assert_eq!(repeat, AgentAck { status: AckStatus::Ended, ..first });
+    assert!(bench.stands("k1").await.outcome.is_some());
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 1);
+
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let unknown = bench.runs.wait("k1", None).await.expect_err("the outcome is forgotten");
+    assert_eq!(unknown.to_string(), "no run `k1`; outcomes are kept for ten minutes");
+    let anew = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    assert_eq!(anew.status, AckStatus::Accepted);
+    bench.outcome("k1").await;
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_callers_with_one_key_start_one_run() {
+    let bench = scripted(RunLimits::default(), |_, output| async move {
+        output.push("once");
+        Ok(stop())
+    });
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let callers: Vec<_> = (0..100)
+            .map(|n| {
+                let (runs, key) = (bench.runs.clone(), key.clone());
+                tokio::spawn(async move {
+                    let ack = runs.start(in_session(&key, &format!("s{n}"))).expect("the call is answered");
+                    let result = runs.wait(&key, None).await.expect("the run exists");
+                    (ack.status, result.outcome.expect("it ended"))
+                })
+            })
+            .collect();
+        let mut accepted = 0;
+        let mut outcomes = Vec::new();
+        for caller in callers {
+            let (status, outcome) = caller.await.expect("a caller does not panic");
+            accepted += usize::from(status == AckStatus::Accepted);
+            outcomes.push(outcome);
+        }
+        assert_eq!(accepted, 1);
+        assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]));
+        assert_eq!(bench.calls.load(Ordering::SeqCst), round + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_goes_on_when_its_caller_leaves() {
+    let bench = slow(RunLimits::default());
+    let runs = bench.runs.clone();
+    let caller = tokio::spawn(async move {
+        runs.start(in_session("k1", "main")).expect("the run starts");
+        runs.wait("k1", None).await
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    caller.abort();
+    assert!(caller.await.expect_err("the caller left").is_cancelled());
+    assert_eq!(bench.outcome("k1").await.status, RunStatus::Ok);
+}
+
+#[tokio::test]
+async fn a_request_for_what_does_not_exist_starts_nothing() {
+    let bench = slow(RunLimits::default());
+    let request = |change: fn(&mut RunRequest)| {
+        let mut request = RunRequest::new("k1", "hello");
+        change(&mut request);
+        request
+    };
+    for (request, message) in [
+        (request(|r| r.agent_id = Some("nobody".to_owned())), "no agent `nobody`; `agents.list` lists them"),
+        (
+            request(|r| r.session_key = Some("agent:nobody:main".to_owned())),
+            "no agent `nobody`; `agents.list` lists them",
+        ),
+        (request(|r| r.model = Some("huge".to_owned())), "no model `huge`; `models.list` lists them"),
+        (
+            request(|r| r.agent_id = Some("lost".to_owned())),
+            "agent `lost` is set to model `script/gone`, which is not available; `models.list` lists those that are",
+        ),
+    ] {
+        assert_eq!(bench.runs.start(request).expect_err("nothing to start").to_string(), message);
+        assert_eq!(bench.runs.counts(), RunCounts::default());
+        assert!(bench.runs.wait("k1", None).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_is_the_callers_or_the_agents_or_the_default() {
+    let bench = scripted(RunLimits::default(), |request, output| async move {
+        output.push(&request.model.id);
+        Ok(stop())
+    });
+    for (n, (agent, model, used)) in [
+        (None, None, "default"),
+        (Some("large"), None, "vendor/large"),
+        (Some("large"), Some("small"), "small"),
+        (None, Some("script/small"), "small"),
+        (None, Some("vendor/large"), "vendor/large"),
+        (None, Some("script/vendor/large"), "vendor/large"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = RunRequest {
+            agent_id: agent.map(str::to_owned),
+            model: model.map(str::to_owned),
+            ..RunRequest::new(format!("k{n}"), "hello")
+        };
+        let run_id = bench.runs.start(request).expect("the run starts").run_id;
+        assert_eq!(text_of(&bench.outcome(&run_id).await), Some(used));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_back_end_is_told_what_the_caller_asked_for() {
+    let bench = scripted(RunLimits::default(), |request, output| async move {
+        let system = request.extra_system_prompt.unwrap_or_default();
+        output.push(&format!("{} {} {} {system}", request.run_id, request.session_key, request.agent.id));
+        Ok(stop())
+    });
+    let request =
+        RunRequest { extra_system_prompt: Some("be brief".to_owned()), ..in_session("k1", "agent:large:X") };
+    bench.runs.start(request).expect("the run starts");
+    assert_eq!(text_of(&bench.outcome("k1").await), Some("k1 agent:large:x large be brief"));
+}
+
+// Order and bounds
+
+#[tokio::test(start_paused = true)]
+async fn runs_of_one_session_follow_each_other_and_sessions_do_not_wait_for_each_other() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    let bench = scripted(RunLimits::default(), move |request, _| {
+        let log = Arc::clone(&log);
+        async move {
+            log.lock().expect("no panic").push(format!("{}+", request.run_id));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            log.lock().expect("no panic").push(format!("{}-", request.run_id));
+            Ok(stop())
+        }
+    });
+    for (key, session) in [("a1", "a"), ("a2", "A"), ("a3", "agent:main:a"), ("b1", "b")] {
+        let ack = bench.runs.start(in_session(key, session)).expect("the run starts");
+        assert_eq!(ack.status, AckStatus::Accepted);
+    }
+    let counts = bench.runs.counts();
+    assert_eq!((counts.active, counts.queued), (4, 2));
+    for key in ["a3", "b1"] {
+        bench.outcome(key).await;
+    }
+    let log = kept.lock().expect("no panic").clone();
+    assert_eq!(log[..2], ["a1+", "b1+"]);
+    let of_a: Vec<_> = log.iter().filter(|line| line.starts_with('a')).collect();
+    assert_eq!(of_a, ["a1+", "a1-", "a2+", "a2-", "a3+", "a3-"]);
+    assert_eq!(bench.runs.counts(), RunCounts { active: 0, queued: 0, ended: 4, failed: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounded_number_runs_at_once_and_a_bounded_number_waits() {
+    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let peak = Arc::clone(&most);
+    let limits = RunLimits { max_running: 2, max_queued: 3, ..RunLimits::default() };
+    let bench = scripted(limits, move |_, _| {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(stop())
+        }
+    });
+    for n in 0..5 {
+        bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).expect("there is room");
+    }
+    let refused = bench.runs.start(RunRequest::new("k5", "hello")).expect_err("too many wait");
+    assert_eq!(refused, StartError::Busy);
+    let repeat = bench.runs.start(RunRequest::new("k4", "hello")).expect("the key is known");
+    assert_eq!(repeat.status, AckStatus::InFlight);
+    for n in 0..5 {
+        assert_eq!(bench.outcome(&format!("k{n}")).await.status, RunStatus::Ok);
+    }
+    assert_eq!(peak.load(Ordering::SeqCst), 2);
+    let ack = bench.runs.start(RunRequest::new("k5", "hello")).expect("there is room again");
+    assert_eq!(ack.status, AckStatus::Accepted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_bounded_in_bytes_too() {
+    let bench = slow(RunLimits { max_queued_bytes: 10, ..RunLimits::default() });
+    bench.runs.start(in_session("k1", "main")).expect("a run that starts at once does not wait");
+    bench.runs.start(in_session("k2", "main")).expect("five bytes may wait");
+    bench.runs.start(in_session("k3", "main")).expect("ten bytes may wait");
+    assert_eq!(bench.runs.start(in_session("k4", "main")), Err(StartError::Busy));
+    bench.outcome("k3").await;
+    bench.runs.start(in_session("k4", "main")).expect("nothing waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_outcomes_are_forgotten_first() {
+    let by_count = RunLimits { max_ended: 3, ..RunLimits::default() };
+    let by_size = RunLimits { max_ended_bytes: 4000, ..RunLimits::default() };
+    for limits in [by_count, by_size] {
+        let bench = slow(limits);
+        for n in 0..5 {
+            bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).expect("the run starts");
+            bench.outcome(&format!("k{n}")).await;
+        }
+        assert_eq!(bench.runs.counts().ended, 3);
+        assert!(bench.runs.wait("k1", None).await.is_err());
+        assert!(bench.runs.wait("k2", None).await.is_ok());
+    }
+}
+
+// Waiting
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_with_the_run_or_with_the_time() {
+    let bench = scripted(RunLimits::default(), |_, _| async {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        Ok(stop())
+    });
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k2", "main")).expect("the run waits");
+    let begin = Instant::now();
+    assert_eq!(bench.stands("k1").await.status, WaitStatus::Timeout);
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+
+    let open = bench.runs.wait("k1", None).await.expect("the run exists");
+    assert_eq!(begin.elapsed().as_secs(), 30);
+    assert_eq!((open.status, open.ended_at, open.outcome), (WaitStatus::Timeout, None, None));
+    assert!(open.started_at.is_some());
+    assert_eq!(bench.stands("k2").await.started_at, None);
+
+    let waiters: Vec<_> = (0..50)
+        .map(|_| {
+            let runs = bench.runs.clone();
+            tokio::spawn(async move { runs.wait("k1", None).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    waiters[0].abort();
+    let mut answered = 0;
+    for waiter in waiters {
+        if let Ok(result) = waiter.await {
+            assert!(result.expect("the run exists").outcome.is_some());
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 49);
+    assert_eq!(begin.elapsed().as_secs(), 40);
+}
+
+#[tokio::test]
+async fn a_run_that_never_was_is_unknown() {
+    let bench = echo(0);
+    let message = "no run `nothing`; outcomes are kept for ten minutes";
+    assert_eq!(bench.runs.wait("nothing", None).await.expect_err("no run").to_string(), message);
+    assert_eq!(bench.runs.abort("nothing").expect_err("no run").to_string(), message);
+}
+
+// Ends
+
+#[tokio::test(start_paused = true)]
+async fn an_aborted_run_has_its_outcome_at_once_and_keeps_its_text() {
+    let mut bench = endless();
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let first = bench.runs.abort("k1").expect("the run exists");
+    assert_eq!(first, AgentAbortResult { run_id: "k1".to_owned(), aborted: true });
+
+    let result = bench.stands("k1").await;
+    assert_eq!((result.status, result.stop_reason.as_deref()), (WaitStatus::Error, Some("rpc")));
+    let outcome = result.outcome.expect("it ended");
+    assert_eq!((outcome.status, outcome.summary.as_str()), (RunStatus::Timeout, "aborted"));
+    assert_eq!((outcome.stop_reason.as_deref(), text_of(&outcome)), (Some("rpc"), Some("partly")));
+    let meta = &outcome.result.as_ref().expect("some text").meta;
+    assert!(meta.aborted && meta.agent_meta.is_none());
+    assert!(!bench.runs.abort("k1").expect("the run exists").aborted);
+
+    assert_eq!(
+        bench.told()[2..],
+        [
+            r#"3 assistant {"text":"partly","delta":"partly"}"#,
+            "3 chat delta partly | partly | - | -",
+            "4 chat aborted - | partly | rpc | -",
+            r#"4 lifecycle {"phase":"end","status":"cancelled","aborted":true,"stopReason":"rpc"}"#,
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_run_is_aborted_without_ever_starting() {
+    let mut bench = slow(RunLimits { max_running: 1, ..RunLimits::default() });
+    // k1 runs; k2 and k3 wait for its session, k4 and k5 for a place.
+    for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "a"), ("k4", "b"), ("k5", "b")] {
+        bench.runs.start(in_session(key, session)).expect("the run is accepted");
+    }
+    for key in ["k2", "k4"] {
+        assert!(bench.runs.abort(key).expect("the run exists").aborted);
+        let result = bench.stands(key).await;
+        assert_eq!((result.status, result.started_at), (WaitStatus::Error, None));
+        let outcome = result.outcome.expect("it ended");
+        assert_eq!((outcome.status, outcome.result), (RunStatus::Timeout, None));
+    }
+    assert_eq!(
+        bench.told(),
+        [
+            "1 chat aborted - | - | rpc | -",
+            r#"1 lifecycle {"phase":"end","status":"cancelled","aborted":true,"stopReason":"rpc"}"#,
+        ]
+        .repeat(2)
+    );
+    for key in ["k1", "k3", "k5"] {
+        assert_eq!(bench.outcome(key).await.status, RunStatus::Ok);
+    }
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 3);
+    assert_eq!(bench.runs.counts(), RunCounts { active: 0, queued: 0, ended: 5, failed: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_at_its_timeout_which_counts_from_its_start() {
+    let bench = endless();
+    let begin = Instant::now();
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let short = RunRequest { timeout: Some(Duration::from_secs(5)), ..in_session("k2", "main") };
+    bench.runs.start(short).expect("the run waits");
+    bench.outcome("k1").await;
+    assert_eq!(begin.elapsed().as_secs(), 600);
+    let outcome = bench.outcome("k2").await;
+    assert_eq!(begin.elapsed().as_secs(), 605);
+
+    assert_eq!((outcome.status, outcome.summary.as_str()), (RunStatus::Timeout, "aborted"));
+    assert_eq!((outcome.stop_reason.as_deref(), text_of(&outcome)), (Some("timeout"), Some("partly")));
+    let result = bench.stands("k2").await;
+    assert_eq!(result.status, WaitStatus::Timeout);
+    assert_eq!(result.error.as_deref(), Some("the run took longer than its timeout of 5 s"));
+    assert!(result.outcome.is_some() && result.ended_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_says_what_failed_and_keeps_the_text_so_far() {
+    let mut bench = scripted(RunLimits::default(), |request, output| async move {
+        if request.message == "hello" {
+            output.push("Once upon");
+        }
+        Err(BackendError::new(BackendErrorKind::RateLimit, "the provider wants fewer requests"))
+    });
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let outcome = bench.outcome("k1").await;
+    assert_eq!((outcome.status, outcome.stop_reason.as_deref()), (RunStatus::Error, Some("error")));
+    assert_eq!(outcome.summary, "the provider wants fewer requests");
+    assert_eq!(text_of(&outcome), Some("Once upon"));
+    let result = bench.stands("k1").await;
+    assert_eq!(result.status, WaitStatus::Error);
+    assert_eq!(result.error.as_deref(), Some("the provider wants fewer requests"));
+    assert_eq!(
+        bench.told()[4..],
+        [
+            r#"4 lifecycle {"phase":"finishing","stopReason":"error","aborted":false,"error":"the provider wants fewer requests"}"#,
+            r#"5 lifecycle {"phase":"error","aborted":false,"stopReason":"error","error":"the provider wants fewer requests","errorKind":"rate_limit"}"#,
+            "5 chat error - | Once upon | - | the provider wants fewer requests",
+        ]
+    );
+    bench.runs.start(RunRequest::new("k2", "nothing")).expect("the run starts");
+    assert_eq!(bench.outcome("k2").await.result, None);
+    assert_eq!(bench.runs.counts().failed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_back_end_fails_its_run_and_nothing_else() {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("secret");
+        }
+    }
+    let limits = RunLimits { max_running: 1, ..RunLimits::default() };
+    let bench = scripted(limits, |request, output| {
+        assert_ne!(request.message, "at once", "secret");
+        async move {
+            match request.message.as_str() {
+                "later" => panic!("secret {}", request.run_id),
+                "when dropped" => {
+                    let _guard = PanicsWhenDropped;
+                    std::future::pending().await
+                }
+                _ => {
+                    output.push("fine");
+                    Ok(stop())
+                }
+            }
+        }
+    });
+    for message in ["at once", "later", "when dropped", "not at all"] {
+        let request = RunRequest { timeout: Some(Duration::from_secs(1)), ..in_session(message, "main") };
+        bench.runs.start(RunRequest { message: message.to_owned(), ..request }).expect("it is accepted");
+    }
+    for key in ["at once", "later"] {
+        let outcome = bench.outcome(key).await;
+        assert_eq!((outcome.status, outcome.result), (RunStatus::Error, None));
+        assert_eq!(outcome.summary, "the agent's back end failed unexpectedly; the gateway's log says more");
+    }
+    assert_eq!(bench.outcome("when dropped").await.stop_reason.as_deref(), Some("timeout"));
+    assert_eq!(text_of(&bench.outcome("not at all").await), Some("fine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_back_end_that_does_not_stop_delays_its_session_but_not_its_outcome() {
+    let mut bench = scripted(RunLimits::default(), |request, output| async move {
+        if request.run_id == "stubborn" {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                output.push("more ");
+            }
+        }
+        Ok(stop())
+    });
+    bench.runs.start(in_session("stubborn", "main")).expect("the run starts");
+    bench.runs.start(in_session("next", "main")).expect("the run waits");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.runs.abort("stubborn").expect("the run exists");
+    assert!(bench.stands("stubborn").await.outcome.is_some());
+    bench.told();
+
+    let aborted_at = Instant::now();
+    bench.outcome("next").await;
+    assert_eq!(aborted_at.elapsed(), RunLimits::default().stop_grace);
+    // Text that came after the end was dropped: all that was told since belongs to the next run.
+    assert_eq!(bench.told()[0], r#"1 lifecycle {"phase":"start"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_run_has_one_outcome_however_starts_ends_and_aborts_fall_together() {
+    let limits = RunLimits { max_running: 8, ..RunLimits::default() };
+    let bench = scripted(limits, |request, output| async move {
+        output.push(&request.run_id);
+        tokio::task::yield_now().await;
+        if request.run_id.ends_with('7') { panic!("by chance") } else { Ok(stop()) }
+    });
+    let callers: Vec<_> = (0..1000)
+        .map(|n| {
+            let runs = bench.runs.clone();
+            tokio::spawn(async move {
+                let key = format!("k{n}");
+                let ack = runs.start(in_session(&key, &format!("s{}", n % 20))).expect("there is room");
+                assert_eq!(ack.status, AckStatus::Accepted);
+                if n % 2 == 0 {
+                    tokio::task::yield_now().await;
+                    runs.abort(&key).expect("the run exists");
+                }
+                runs.wait(&key, None).await.expect("the run exists").outcome.expect("it ended")
+            })
+        })
+        .collect();
+    for (n, caller) in callers.into_iter().enumerate() {
+        assert_eq!(caller.await.expect("a caller does not panic").run_id, format!("k{n}"));
+    }
+    assert_eq!(bench.runs.drain(Duration::from_secs(10)).await, 0);
+    let counts = bench.runs.counts();
+    assert_eq!((counts.active, counts.queued, counts.ended), (0, 0, 1000));
+}
+
+// Stopping
+
+#[tokio::test(start_paused = true)]
+async fn draining_lets_runs_end_and_starts_no_more() {
+    let bench = slow(RunLimits::default());
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k2", "main")).expect("the run waits");
+    let begin = Instant::now();
+    let runs = bench.runs.clone();
+    let draining = tokio::spawn(async move { runs.drain(Duration::from_secs(60)).await });
+    tokio::task::yield_now().await;
+    assert_eq!(bench.runs.start(in_session("k3", "main")), Err(StartError::Draining));
+    let repeat = bench.runs.start(in_session("k1", "main")).expect("the key is known");
+    assert_eq!(repeat.status, AckStatus::InFlight);
+    assert_eq!(draining.await.expect("draining does not panic"), 0);
+    assert_eq!(begin.elapsed().as_secs(), 2);
+    for key in ["k1", "k2"] {
+        assert_eq!(bench.stands(key).await.outcome.map(|outcome| outcome.status), Some(RunStatus::Ok));
+    }
+    assert_eq!(bench.runs.drain(Duration::ZERO).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_aborts_what_takes_too_long() {
+    let mut bench = endless();
+    for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "b")] {
+        bench.runs.start(in_session(key, session)).expect("the run is accepted");
+    }
+    let begin = Instant::now();
+    assert_eq!(bench.runs.drain(Duration::from_secs(3)).await, 3);
+    assert_eq!(begin.elapsed().as_secs(), 3);
+    for key in ["k1", "k2", "k3"] {
+        let result = bench.stands(key).await;
+        assert_eq!((result.status, result.stop_reason.as_deref()), (WaitStatus::Error, Some("shutdown")));
+    }
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 2, "the waiting run is not started in passing");
+    let ends = bench.told().iter().filter(|line| line.contains("\"phase\":\"end\"")).count();
+    assert_eq!(ends, 3);
+}
+
+// Events
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_turn_publishes_its_events_in_order() {
+    let mut bench = echo(100);
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.outcome("k1").await;
+    assert_eq!(
+        bench.told(),
+        [
+            r#"1 lifecycle {"phase":"start"}"#,
+            r#"2 lifecycle {"phase":"model","provider":"echo","model":"echo-1"}"#,
+            r#"3 assistant {"text":"You ","delta":"You "}"#,
+            "3 chat delta You  | You  | - | -",
+            r#"4 assistant {"text":"You said: ","delta":"said: "}"#,
+            "4 chat delta said:  | You said:  | - | -",
+            r#"5 assistant {"text":"You said: hello","delta":"hello"}"#,
+            "5 chat delta hello | You said: hello | - | -",
+            r#"6 usage {"outputTokens":3}"#,
+            r#"7 lifecycle {"phase":"finishing","stopReason":"stop","aborted":false}"#,
+            r#"8 lifecycle {"phase":"end","aborted":false,"stopReason":"stop"}"#,
+            "8 chat final - | You said: hello | stop | -",
+        ]
+    );
+}
+
+/// Pushes `count` pieces, one every `every_ms`.
+fn chunks(count: usize, every_ms: u64, piece: &'static str) -> Bench {
+    scripted(RunLimits::default(), move |_, output| async move {
+        for _ in 0..count {
+            output.push(piece);
+            tokio::time::sleep(Duration::from_millis(every_ms)).await;
+        }
+        Ok(stop())
+    })
+}
+
+fn deltas(bench: &mut Bench) -> Vec<AgentEvent> {
+    let mut deltas = Vec::new();
+    while let Ok(event) = bench.events.try_recv() {
+        if event.name == EventName::Agent {
+            let event = agent_event(&event);
+            if event.stream == AgentStream::Assistant {
+                deltas.push(event);
+            }
+        } else {
+            let chat = chat_event(&event);
+            assert!(chat.state != ChatState::Delta || Some(chat.seq) == deltas.last().map(|last| last.seq));
+        }
+    }
+    deltas
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_is_published_by_windows_and_none_is_lost() {
+    // wire.md section 9 counts 28 events for this.
+    let mut bench = chunks(100, 20, "ab ");
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(deltas(&mut bench).len(), 1, "the first text does not wait");
+    bench.outcome("k1").await;
+    let deltas = deltas(&mut bench);
+    assert!((25..=28).contains(&deltas.len()), "{} events", deltas.len());
+    let mut text = "ab ".to_owned();
+    for event in &deltas {
+        text.push_str(event.data["delta"].as_str().expect("a delta is text"));
+        assert_eq!(event.data["text"], text);
+    }
+    assert_eq!(text, "ab ".repeat(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_that_waits_is_published_when_its_window_is_over() {
+    let mut bench = scripted(RunLimits::default(), |_, output| async move {
+        for piece in ["a", "b", "c"] {
+            output.push(piece);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        output.push("d");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok(stop())
+    });
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    let texts: Vec<_> = deltas(&mut bench).into_iter().map(|event| event.data["text"].clone()).collect();
+    assert_eq!(texts, ["a", "abc"]);
+    tokio::time::sleep(Duration::from_millis(9_930)).await;
+    assert_eq!(deltas(&mut bench)[0].data["text"], "abcd", "after a rest, text does not wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_are_published_in_longer_windows() {
+    const PIECE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    // 1 MiB in 20 seconds: windows of 75 ms alone would publish 270 times 0.5 MiB on average.
+    let mut bench = chunks(16_384, 1, PIECE);
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let outcome = bench.outcome("k1").await;
+    assert_eq!(text_of(&outcome).map(str::len), Some(1_048_576));
+    let deltas = deltas(&mut bench);
+    let last = deltas.last().and_then(|event| event.data["text"].as_str());
+    assert_eq!(last.map(str::len), Some(1_048_576));
+    let told: usize = deltas.iter().map(|event| event.data["text"].as_str().map_or(0, str::len)).sum();
+    let windows = usize::try_from(16_384 / 75).expect("a small number");
+    assert!(told < (windows + 20) * 65_536, "{} events, {told} bytes", deltas.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_text_is_complete_too() {
+    let mut bench = scripted(RunLimits::default(), |_, output| async move {
+        output.push("");
+        Ok(stop())
+    });
+    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let outcome = bench.outcome("k1").await;
+    assert_eq!((outcome.status, outcome.result.map(|r| r.payloads.len())), (RunStatus::Ok, Some(0)));
+    assert_eq!(bench.told().last().map(String::as_str), Some("5 chat final - | - | stop | -"));
+}
+
+// Lists
+
+#[tokio::test(start_paused = true)]
+async fn runs_and_sessions_are_listed() {
+    let bench = slow(RunLimits::default());
+    let labelled = RunRequest { label: Some("nightly".to_owned()), ..in_session("k1", "a") };
+    bench.runs.start(labelled).expect("the run starts");
+    bench.runs.start(in_session("k2", "a")).expect("the run waits");
+    tokio::task::yield_now().await;
+    let active = bench.runs.active();
+    assert_eq!(active.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["k1", "k2"]);
+    assert_eq!(
+        (active[0].label.as_deref(), active[0].session_key.as_str()),
+        (Some("nightly"), "agent:main:a")
+    );
+    assert!(active[0].started_at.is_some() && active[1].started_at.is_none());
+    bench.runs.start(in_session("k3", "agent:large:b")).expect("the run starts");
+    let keys = |agent| -> Vec<String> {
+        bench.runs.sessions(agent, 10).recent.into_iter().map(|session| session.key).collect()
+    };
+    assert_eq!(keys(None), ["agent:large:b", "agent:main:a"]);
+    assert_eq!(keys(Some("main")), ["agent:main:a"]);
+    for key in ["k2", "k3"] {
+        bench.outcome(key).await;
+    }
+    assert!(bench.runs.active().is_empty());
+    assert_eq!(bench.runs.sessions(None, 0).count, 2);
+}
