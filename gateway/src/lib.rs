@@ -4,5 +4,6 @@ pub mod backend;
 pub mod events;
 pub mod runs;
 pub mod sessions;
+pub mod logs;
 pub mod settings;
 pub mod state;
