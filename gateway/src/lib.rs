@@ -1,9 +1,8 @@
 //! The OpenClaw Gateway: serves the contract of `openclaw-schema` over WebSocket and HTTP on one port.
 
-pub mod backend;
+pub mod config;
+pub mod dev;
 pub mod events;
-pub mod runs;
-pub mod sessions;
-pub mod logs;
+pub mod identity;
 pub mod settings;
 pub mod state;

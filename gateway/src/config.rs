@@ -1,0 +1,333 @@
+//! The configuration: which state directory, which file, what it says, and what follows from that together with
+//! the flags and the environment.
+//!
+//! Every value remembers where it came from. Reading is lazy: a client command that needs nothing from the disk
+//! reads nothing. The start of a gateway calls [`resolve_settings`], a client command [`resolve_client`].
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::state::StateError;
+
+mod client;
+pub mod env;
+mod file;
+mod json5;
+mod locations;
+mod names;
+mod serve;
+
+pub use self::{
+    client::{ClientFlags, ClientTarget, resolve_client},
+    env::Env,
+    file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
+    locations::{LocationFlags, Locations},
+    names::{AuthMode, BindMode, GatewayMode, LogLevel, UnknownName},
+    serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
+};
+
+/// Where a value came from. Its text names the place a user would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// A flag, such as `--port`.
+    Flag(&'static str),
+    /// An environment variable.
+    Env(&'static str),
+    /// The configuration file.
+    File {
+        /// The file.
+        path: Arc<Path>,
+        /// The key in it, its parts joined by dots.
+        key: String,
+    },
+    /// The record of the running gateway, in this file.
+    Record {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Made by this gateway and kept in this file.
+    Generated {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody said anything.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(formatter, "flag {name}"),
+            Self::Env(name) => write!(formatter, "env {name}"),
+            Self::File { path, key } => write!(formatter, "{key} in {}", path.display()),
+            Self::Record { path } => write!(formatter, "running gateway in {}", path.display()),
+            Self::Generated { path } => write!(formatter, "generated in {}", path.display()),
+            Self::Default => formatter.write_str("default"),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl<T> Sourced<T> {
+    /// A value with its source.
+    pub(crate) fn new(value: T, source: Source) -> Self {
+        Self { value, source }
+    }
+
+    /// A value that nobody chose.
+    pub(crate) fn default(value: T) -> Self {
+        Self::new(value, Source::Default)
+    }
+}
+
+/// What is wrong with the configuration: one sentence that says what and where. [`ConfigError::hint`] says what to
+/// change. No text shows a secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The name of the profile cannot be part of a path.
+    #[error("{origin} is not a profile name: \"{given}\" (letters, digits, `_` and `-` only, at most 64)")]
+    Profile {
+        /// Who gave it.
+        origin: Source,
+        /// The name.
+        given: String,
+    },
+    /// There is no home directory to put the state directory in.
+    #[error("there is no home directory: neither HOME nor OPENCLAW_HOME is set")]
+    NoHome,
+    /// The configuration file is there, but does not open.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration file is not JSON5. The sentence is followed by the line, with a caret below the place.
+    #[error("{}:{line}:{column} is not valid JSON5: {problem}\n{excerpt}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column, in characters from 1.
+        column: usize,
+        /// What is wrong there.
+        problem: String,
+        /// The line and the caret, secrets hidden.
+        excerpt: String,
+    },
+    /// A value has the wrong type or is out of bounds.
+    #[error("{origin} {problem}{}", did_you_mean(nearest.as_deref()))]
+    BadValue {
+        /// Who gave it.
+        origin: Source,
+        /// What was expected and what was found: `must be …, not …`.
+        problem: String,
+        /// The allowed value that was probably meant.
+        nearest: Option<String>,
+    },
+    /// A key is misspelt.
+    #[error("unknown key {key} in {}; did you mean `{nearest}`?", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, its parts joined by dots.
+        key: String,
+        /// The last part as it was probably meant.
+        nearest: &'static str,
+    },
+    /// A value refers to an environment variable that is not set.
+    #[error("{origin} refers to the environment variable {variable}, which is not set")]
+    MissingVariable {
+        /// Who refers to it.
+        origin: Source,
+        /// The variable.
+        variable: String,
+    },
+    /// There is no configuration file, and a gateway asks for one.
+    #[error("there is no configuration at {}; a gateway starts when gateway.mode is \"local\" there", path.display())]
+    NoConfig {
+        /// Where the file would be.
+        path: PathBuf,
+    },
+    /// The configuration does not say that a gateway is to run on this machine.
+    #[error("gateway.mode is missing in {}; a gateway starts when it is \"local\"", path.display())]
+    NoMode {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration says that the gateway is on another machine.
+    #[error("{origin} is \"remote\", so no gateway starts on this machine")]
+    RemoteMode {
+        /// Where it says so.
+        origin: Source,
+    },
+    /// Stock has this mode of authentication, this gateway does not.
+    #[error("{origin} asks for the authentication mode \"{mode}\", which this gateway does not have")]
+    UnsupportedAuth {
+        /// Who asks.
+        origin: Source,
+        /// The mode.
+        mode: AuthMode,
+    },
+    /// A secret is empty.
+    #[error("{origin} is empty")]
+    EmptySecret {
+        /// Who gave it.
+        origin: Source,
+    },
+    /// There is a token and a password, and nothing says which one callers must present.
+    #[error("both a token ({token}) and a password ({password}) are set, and no authentication mode")]
+    AmbiguousAuth {
+        /// Where the token came from.
+        token: Source,
+        /// Where the password came from.
+        password: Source,
+    },
+    /// A secret was given, and callers are to present none.
+    #[error("{secret} has no effect: {mode} asks for no authentication")]
+    UnusedSecret {
+        /// Who gave the secret.
+        secret: Source,
+        /// Who gave the mode.
+        mode: Source,
+    },
+    /// Password mode without a password.
+    #[error("the authentication mode is \"password\" ({mode}), and no password is set")]
+    NoPassword {
+        /// Who gave the mode.
+        mode: Source,
+    },
+    /// Others could reach the gateway, and nothing would stop them.
+    #[error("refusing to listen on {address} (bind {bind}, {origin}) {lack}")]
+    Exposed {
+        /// The address beyond loopback.
+        address: std::net::IpAddr,
+        /// The bind mode.
+        bind: BindMode,
+        /// Who gave the bind mode.
+        origin: Source,
+        /// What is lacking.
+        lack: &'static str,
+    },
+    /// `custom` without an address.
+    #[error("the bind mode is \"custom\" ({origin}), and gateway.customBindHost is not set")]
+    NoCustomHost {
+        /// Who gave the bind mode.
+        origin: Source,
+    },
+    /// `tailnet` without a tailnet.
+    #[error(
+        "the bind mode is \"tailnet\" ({origin}), and no network interface has an address in 100.64.0.0/10"
+    )]
+    NoTailnet {
+        /// Who gave the bind mode.
+        origin: Source,
+    },
+    /// `--url` names a gateway, and `--port` another one.
+    #[error("--url and --port exclude each other")]
+    UrlAndPort,
+    /// `--url` without a credential of its own: configured ones belong to another gateway.
+    #[error(
+        "--url needs --token or --password: configured credentials and those in the environment are not sent to it"
+    )]
+    UrlWithoutCredential,
+    /// The gateway is said to be on another machine, but not on which.
+    #[error("{origin} is \"remote\", and gateway.remote.url is not set")]
+    NoRemoteUrl {
+        /// Where it says so.
+        origin: Source,
+    },
+    /// Something is wrong with the state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl ConfigError {
+    /// What to change: the key, the flag or the variable. Absent where the error's sentence says it already.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoHome => {
+                "set HOME or OPENCLAW_HOME, or name the state directory with OPENCLAW_STATE_DIR".into()
+            }
+            Self::UnknownKey { key, nearest, .. } => {
+                let parent = key.rsplit_once('.').map(|(parent, _)| format!("{parent}.")).unwrap_or_default();
+                format!("rename it to {parent}{nearest}")
+            }
+            Self::MissingVariable { variable, .. } => {
+                format!("set {variable}; a literal `${{` is written as `$${{`")
+            }
+            Self::NoConfig { path } | Self::NoMode { path } => format!(
+                "write {{\"gateway\": {{\"mode\": \"local\"}}}} to {}, or pass --allow-unconfigured",
+                path.display()
+            ),
+            Self::RemoteMode { .. } => "set gateway.mode to \"local\", or pass --allow-unconfigured".into(),
+            Self::UnsupportedAuth { .. } => {
+                "set gateway.auth.mode (or --auth) to \"token\", \"password\" or \"none\"".into()
+            }
+            Self::EmptySecret { .. } => "give a value, or leave it out".into(),
+            Self::AmbiguousAuth { .. } => {
+                "set gateway.auth.mode (or --auth) to \"token\" or \"password\"".into()
+            }
+            Self::UnusedSecret { .. } => "leave one of the two out".into(),
+            Self::NoPassword { .. } => {
+                "set gateway.auth.password or OPENCLAW_GATEWAY_PASSWORD, or pass --password".into()
+            }
+            Self::Exposed { .. } => "set gateway.auth.token or OPENCLAW_GATEWAY_TOKEN, or pass --token; \
+                                     or stay on this machine with --bind loopback"
+                .into(),
+            Self::NoCustomHost { .. } => "set gateway.customBindHost to the address to listen on".into(),
+            Self::NoTailnet { .. } => "start tailscale first, or pass --bind loopback".into(),
+            Self::UrlAndPort => "use one of them".into(),
+            Self::UrlWithoutCredential => "pass --token or --password".into(),
+            Self::NoRemoteUrl { .. } => "set gateway.remote.url, or pass --url or --port".into(),
+            Self::Profile { .. }
+            | Self::Read { .. }
+            | Self::Syntax { .. }
+            | Self::BadValue { .. }
+            | Self::State(_) => return None,
+        })
+    }
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_names_the_place_to_change() {
+        let path = || PathBuf::from("/state/file");
+        for (source, text) in [
+            (Source::Flag("--port"), "flag --port"),
+            (Source::Env(env::GATEWAY_PORT), "env OPENCLAW_GATEWAY_PORT"),
+            (
+                Source::File { path: Path::new("/state/openclaw.json").into(), key: "gateway.port".into() },
+                "gateway.port in /state/openclaw.json",
+            ),
+            (Source::Record { path: path() }, "running gateway in /state/file"),
+            (Source::Generated { path: path() }, "generated in /state/file"),
+            (Source::Default, "default"),
+        ] {
+            assert_eq!(source.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,946 @@
+//! What a gateway starts with: flags, environment, file and defaults put together and checked.
+
+use std::{
+    ffi::OsStr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    AuthMode, BindMode, Config, ConfigError, Env, GatewayMode, Locations, LogLevel, Source, Sourced, env,
+    file::{AgentEntry, port, substitute, substitute_secret, unknown_name},
+};
+use crate::{
+    settings::{Agent, Agents, Auth, Limits, Settings},
+    state::ensure_token,
+};
+
+/// The largest log file before it is rotated, in bytes. cli.md section 11: 100 MB.
+const DEFAULT_MAX_LOG_FILE_BYTES: u64 = 100_000_000;
+/// The agent of a configuration that names none. Stock's name for it.
+const DEFAULT_AGENT: &str = "main";
+
+/// The flags of a gateway's start.
+#[derive(Debug, Clone, Default)]
+pub struct ServeOptions {
+    /// `--port`; 0 asks the system for a free one.
+    pub port: Option<u16>,
+    /// `--bind`.
+    pub bind: Option<BindMode>,
+    /// `--auth`.
+    pub auth: Option<AuthMode>,
+    /// `--token`. Without `--auth` it also means token mode.
+    pub token: Option<SecretString>,
+    /// `--password`. Without `--auth` it also means password mode.
+    pub password: Option<SecretString>,
+    /// `--allow-unconfigured`: start although the configuration does not ask for a gateway on this machine.
+    pub allow_unconfigured: bool,
+    /// `--log-level`: of the file and the console.
+    pub log_level: Option<LogLevel>,
+    /// `--verbose`: debug lines on the console; the file's level stays.
+    pub verbose: bool,
+}
+
+/// What a gateway starts with.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What it runs with.
+    pub settings: Settings,
+    /// How it logs.
+    pub log: LogSettings,
+    /// Whether a signal may restart it.
+    pub allows_restart: bool,
+    /// Where the values came from, for the log of the start.
+    pub notes: Vec<Note>,
+    /// What looks odd but is not refused, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// How a gateway logs. The path of the file is in [`Settings`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The level of the file.
+    pub file_level: LogLevel,
+    /// The level of the console.
+    pub console_level: LogLevel,
+    /// How large the file grows before it is rotated, in bytes.
+    pub max_file_bytes: u64,
+}
+
+/// One value and where it came from. A secret's value is not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What it is.
+    pub name: &'static str,
+    /// Its value as text.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl Note {
+    fn new<T: ToString>(name: &'static str, value: &Sourced<T>) -> Self {
+        Self { name, value: value.value.to_string(), source: value.source.clone() }
+    }
+}
+
+/// Puts flags, environment, file and defaults together, in this order: a flag comes before the environment, that
+/// before the file. For the token and the password the file comes before the environment, as in stock.
+///
+/// In token mode without a token, a token is generated and kept in the state directory, on loopback alone.
+///
+/// # Errors
+///
+/// What forbids the start. A value that is not used is not checked either.
+pub fn resolve_settings(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Resolved, ConfigError> {
+    resolve_on(&Host::current(), locations, config, env, options)
+}
+
+fn resolve_on(
+    host: &Host,
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Resolved, ConfigError> {
+    if !options.allow_unconfigured {
+        ensure_local(config)?;
+    }
+    let port = serve_port(locations, config, env, options)?;
+    let bind = flag("--bind", options.bind)
+        .or_else(|| config.gateway.bind.clone())
+        .unwrap_or_else(|| Sourced::default(BindMode::Loopback));
+    let hosts = bind_hosts(host, config, env, &bind)?;
+    let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
+    let (auth, auth_notes) =
+        resolve_auth(locations, config, env, options, exposed.map(|host| (host, &bind)))?;
+    let log_file = match &config.logging.file {
+        Some(file) => path_of(file, config, env)?,
+        None => Sourced::default(locations.state().log_file()),
+    };
+    let log = log_settings(config, env, options)?;
+    let mut warnings = config.warnings.clone();
+    let agents = resolve_agents(locations, config, env, &mut warnings)?;
+
+    let mut notes = vec![
+        Note {
+            name: "config",
+            value: config.path.display().to_string(),
+            source: match env.os(env::CONFIG_PATH) {
+                Some(_) => Source::Env(env::CONFIG_PATH),
+                None => Source::Default,
+            },
+        },
+        Note::new("port", &port),
+        Note::new("bind", &bind),
+    ];
+    notes.extend(auth_notes);
+    notes.push(Note {
+        name: "log file",
+        value: log_file.value.display().to_string(),
+        source: log_file.source.clone(),
+    });
+    Ok(Resolved {
+        settings: Settings {
+            listen: hosts.into_iter().map(|host| SocketAddr::new(host, port.value)).collect(),
+            auth,
+            state: locations.state().clone(),
+            log_file: log_file.value,
+            agents,
+            limits: Limits::default(),
+        },
+        log,
+        allows_restart: config.commands.restart.as_ref().is_none_or(|restart| restart.value),
+        notes,
+        warnings,
+    })
+}
+
+fn flag<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
+    value.map(|value| Sourced::new(value, Source::Flag(name)))
+}
+
+/// The configuration must say that the gateway is on this machine: a start by mistake on a machine that is a
+/// client, or with a lost configuration, is refused.
+fn ensure_local(config: &Config) -> Result<(), ConfigError> {
+    match &config.gateway.mode {
+        Some(mode) if mode.value == GatewayMode::Local => Ok(()),
+        Some(mode) => Err(ConfigError::RemoteMode { origin: mode.source.clone() }),
+        None if config.exists => Err(ConfigError::NoMode { path: config.path.to_path_buf() }),
+        None => Err(ConfigError::NoConfig { path: config.path.to_path_buf() }),
+    }
+}
+
+fn serve_port(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Sourced<u16>, ConfigError> {
+    if let Some(port) = flag("--port", options.port) {
+        return Ok(port);
+    }
+    if let Some(text) = env.text(env::GATEWAY_PORT)? {
+        return port(text);
+    }
+    Ok(config.gateway.port.clone().unwrap_or_else(|| Sourced::default(locations.default_port())))
+}
+
+/// What the machine is like, as far as bind modes ask.
+#[derive(Debug)]
+struct Host {
+    /// The addresses of its network interfaces.
+    addresses: Vec<IpAddr>,
+    is_container: bool,
+}
+
+impl Host {
+    fn current() -> Self {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the network interfaces");
+            Vec::new()
+        });
+        Self {
+            addresses: interfaces.iter().map(if_addrs::Interface::ip).collect(),
+            // Docker's mark and Podman's.
+            is_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
+        }
+    }
+
+    fn loopback(&self) -> Vec<IpAddr> {
+        let mut hosts = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        if self.addresses.contains(&v6) {
+            hosts.push(v6);
+        }
+        hosts
+    }
+}
+
+/// The hosts that a bind mode listens on; at least one.
+fn bind_hosts(
+    host: &Host,
+    config: &Config,
+    env: &Env,
+    bind: &Sourced<BindMode>,
+) -> Result<Vec<IpAddr>, ConfigError> {
+    let everywhere = || vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    match bind.value {
+        BindMode::Loopback => Ok(host.loopback()),
+        BindMode::Lan => Ok(everywhere()),
+        BindMode::Auto if host.is_container => Ok(everywhere()),
+        BindMode::Auto => Ok(host.loopback()),
+        BindMode::Tailnet => match host.addresses.iter().copied().find(is_tailnet) {
+            Some(address) => Ok(vec![address]),
+            None => Err(ConfigError::NoTailnet { origin: bind.source.clone() }),
+        },
+        BindMode::Custom => {
+            let Some(custom) = &config.gateway.custom_bind_host else {
+                return Err(ConfigError::NoCustomHost { origin: bind.source.clone() });
+            };
+            let custom = substitute(custom, env)?;
+            match custom.value.parse() {
+                Ok(host) => Ok(vec![host]),
+                Err(_) => Err(ConfigError::BadValue {
+                    origin: custom.source,
+                    problem: format!("must be an IP address, not {:?}", custom.value),
+                    nearest: None,
+                }),
+            }
+        }
+    }
+}
+
+/// Whether an address is in 100.64.0.0/10, where tailscale gives each machine its own.
+fn is_tailnet(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            first == 100 && (64..128).contains(&second)
+        }
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// What callers must present. `exposed` is an address beyond loopback, if there is one, and who asked for it.
+fn resolve_auth(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    options: &ServeOptions,
+    exposed: Option<(IpAddr, &Sourced<BindMode>)>,
+) -> Result<(Auth, Vec<Note>), ConfigError> {
+    let token = || {
+        secret("--token", options.token.as_ref(), config.gateway.auth.token.as_ref(), env::GATEWAY_TOKEN, env)
+    };
+    let password = || {
+        let (flag, file) = (options.password.as_ref(), config.gateway.auth.password.as_ref());
+        secret("--password", flag, file, env::GATEWAY_PASSWORD, env)
+    };
+    let refuse_exposed = |lack| match exposed {
+        Some((address, bind)) => {
+            Err(ConfigError::Exposed { address, bind: bind.value, origin: bind.source.clone(), lack })
+        }
+        None => Ok(()),
+    };
+    let mode = match explicit_mode(config, options) {
+        Some(mode) => mode,
+        // As in stock: password if there is one, else token.
+        None => match (token()?, password()?) {
+            (Some(token), Some(password)) => {
+                return Err(ConfigError::AmbiguousAuth { token: token.source, password: password.source });
+            }
+            (None, Some(_)) => Sourced::default(AuthMode::Password),
+            (_, None) => Sourced::default(AuthMode::Token),
+        },
+    };
+    let mut notes = vec![Note::new("auth", &mode)];
+    let mut note = |name, secret: &Sourced<SecretString>| {
+        notes.push(Note { name, value: "(secret)".to_owned(), source: secret.source.clone() });
+    };
+    let auth = match mode.value {
+        AuthMode::None => {
+            let given = [("--token", &options.token), ("--password", &options.password)];
+            if let Some((name, _)) = given.into_iter().find(|(_, secret)| secret.is_some()) {
+                return Err(ConfigError::UnusedSecret { secret: Source::Flag(name), mode: mode.source });
+            }
+            refuse_exposed("without authentication")?;
+            Auth::None
+        }
+        AuthMode::Token => {
+            let token = match token()? {
+                Some(token) => token,
+                None => {
+                    refuse_exposed("without a token")?;
+                    let path = locations.state().token_file();
+                    Sourced::new(ensure_token(locations.state())?, Source::Generated { path })
+                }
+            };
+            note("token", &token);
+            Auth::Token(token.value)
+        }
+        AuthMode::Password => {
+            let password = password()?.ok_or(ConfigError::NoPassword { mode: mode.source })?;
+            note("password", &password);
+            Auth::Password(password.value)
+        }
+        AuthMode::TrustedProxy => {
+            return Err(ConfigError::UnsupportedAuth { origin: mode.source, mode: mode.value });
+        }
+    };
+    Ok((auth, notes))
+}
+
+/// The mode that the user asked for, if any. A secret on the command line asks for its kind: it must not be
+/// ignored because of what a file says.
+fn explicit_mode(config: &Config, options: &ServeOptions) -> Option<Sourced<AuthMode>> {
+    if let Some(mode) = flag("--auth", options.auth) {
+        return Some(mode);
+    }
+    match (&options.token, &options.password) {
+        (Some(_), None) => Some(Sourced::new(AuthMode::Token, Source::Flag("--token"))),
+        (None, Some(_)) => Some(Sourced::new(AuthMode::Password, Source::Flag("--password"))),
+        (Some(_), Some(_)) | (None, None) => config.gateway.auth.mode.clone(),
+    }
+}
+
+/// A secret of the server: flag, then file, then environment. cli.md section 1.8.
+fn secret(
+    flag: &'static str,
+    option: Option<&SecretString>,
+    file: Option<&Sourced<SecretString>>,
+    variable: &'static str,
+    env: &Env,
+) -> Result<Option<Sourced<SecretString>>, ConfigError> {
+    let secret = match (option, file) {
+        (Some(option), _) => Some(Sourced::new(option.clone(), Source::Flag(flag))),
+        (None, Some(file)) => Some(substitute_secret(file, env)?),
+        (None, None) => env.text(variable)?.map(|text| Sourced::new(text.value.into(), text.source)),
+    };
+    match secret {
+        Some(secret) if secret.value.expose_secret().trim().is_empty() => {
+            Err(ConfigError::EmptySecret { origin: secret.source })
+        }
+        secret => Ok(secret),
+    }
+}
+
+fn log_settings(config: &Config, env: &Env, options: &ServeOptions) -> Result<LogSettings, ConfigError> {
+    let both = match (options.log_level, env.text(env::LOG_LEVEL)?) {
+        (Some(level), _) => Some(level),
+        (None, Some(text)) => {
+            Some(text.value.parse().map_err(|unknown| unknown_name(&unknown, text.source))?)
+        }
+        (None, None) => None,
+    };
+    let level = |of_file: &Option<Sourced<LogLevel>>| {
+        both.or(of_file.as_ref().map(|level| level.value)).unwrap_or(LogLevel::Info)
+    };
+    let console_level = level(&config.logging.console_level);
+    Ok(LogSettings {
+        file_level: level(&config.logging.level),
+        console_level: match console_level {
+            // It shows more already.
+            LogLevel::Trace => LogLevel::Trace,
+            _ if options.verbose => LogLevel::Debug,
+            level => level,
+        },
+        max_file_bytes: config
+            .logging
+            .max_file_bytes
+            .as_ref()
+            .map_or(DEFAULT_MAX_LOG_FILE_BYTES, |bytes| bytes.value),
+    })
+}
+
+fn resolve_agents(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    warnings: &mut Vec<String>,
+) -> Result<Agents, ConfigError> {
+    let entries = &config.agents.entries;
+    let mut defaults = entries.iter().filter(|entry| entry.is_default);
+    let default_id = defaults
+        .next()
+        .or_else(|| entries.iter().find(|entry| entry.id == DEFAULT_AGENT))
+        .or(entries.first())
+        .map_or(DEFAULT_AGENT, |entry| entry.id.as_str());
+    if let Some(second) = defaults.next() {
+        warnings.push(format!(
+            "agents.entries.{} in {} is a default too; `{default_id}` is the first and counts",
+            second.id,
+            config.path.display()
+        ));
+    }
+    let agent = |id: &str, entry: Option<&AgentEntry>| {
+        let text = |text: Option<&Sourced<String>>| {
+            text.map(|text| substitute(text, env)).transpose().map(|text| text.map(|text| text.value))
+        };
+        let own = entry.and_then(|entry| entry.workspace.as_ref());
+        let shared = config.agents.workspace.as_ref().filter(|_| id == default_id);
+        let workspace = match own.or(shared) {
+            Some(workspace) => path_of(workspace, config, env)?.value,
+            None if id == default_id => locations.state().workspace_dir(),
+            None => locations.state().root().join(format!("workspace-{id}")),
+        };
+        let model = entry.and_then(|entry| entry.model.as_ref()).or(config.agents.model.as_ref());
+        Ok::<_, ConfigError>(Agent {
+            id: id.to_owned(),
+            name: text(entry.and_then(|entry| entry.name.as_ref()))?,
+            workspace,
+            model: text(model)?,
+        })
+    };
+    let list = if entries.is_empty() {
+        vec![agent(default_id, None)?]
+    } else {
+        entries.iter().map(|entry| agent(&entry.id, Some(entry))).collect::<Result<_, _>>()?
+    };
+    Ok(Agents { default_id: default_id.to_owned(), list })
+}
+
+/// A path from the file; a relative one starts at the file's directory, wherever the command is run.
+fn path_of(text: &Sourced<String>, config: &Config, env: &Env) -> Result<Sourced<PathBuf>, ConfigError> {
+    let text = substitute(text, env)?;
+    let path = env.expand_home(OsStr::new(&text.value))?;
+    let directory = config.path.parent().unwrap_or(Path::new("/"));
+    Ok(Sourced::new(directory.join(path), text.source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::{config::LocationFlags, state::read_token};
+
+    /// One start on a machine with `::1`, a LAN address and a tailnet address.
+    struct Start {
+        directory: tempfile::TempDir,
+        host: Host,
+        variables: Vec<(&'static str, &'static str)>,
+        options: ServeOptions,
+    }
+
+    impl Start {
+        fn new() -> Self {
+            let address = |text: &str| text.parse().expect("an address");
+            Self {
+                directory: tempfile::tempdir().expect("a temporary directory"),
+                host: Host {
+                    addresses: ["127.0.0.1", "192.168.1.5", "100.128.0.1", "100.101.1.2", "::1"]
+                        .map(address)
+                        .to_vec(),
+                    is_container: false,
+                },
+                variables: Vec::new(),
+                options: ServeOptions::default(),
+            }
+        }
+
+        fn with(change: impl FnOnce(&mut Self)) -> Self {
+            let mut start = Self::new();
+            change(&mut start);
+            start
+        }
+
+        fn env(&self) -> Env {
+            let home = (env::HOME, self.directory.path().to_str().expect("a text"));
+            self.variables.iter().copied().chain([home]).collect()
+        }
+
+        fn locations(&self) -> Locations {
+            Locations::resolve(&LocationFlags::default(), &self.env()).expect("there is a home")
+        }
+
+        fn config_file(&self) -> PathBuf {
+            self.directory.path().join(".openclaw/openclaw.json")
+        }
+
+        fn resolve(&self, config: &str) -> Result<Resolved, ConfigError> {
+            let path = self.config_file();
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("it creates");
+            std::fs::write(&path, config).expect("it writes");
+            self.resolve_file()
+        }
+
+        fn resolve_file(&self) -> Result<Resolved, ConfigError> {
+            let locations = self.locations();
+            let config = Config::load(locations.config_file())?;
+            resolve_on(&self.host, &locations, &config, &self.env(), &self.options)
+        }
+
+        /// The text of the error and its hint, with `FILE` for the path of the file.
+        fn error(&self, config: &str) -> (String, String) {
+            let error = self.resolve(config).expect_err("it is refused");
+            let file = self.config_file().display().to_string();
+            let hint = error.hint().unwrap_or_default();
+            (error.to_string().replace(&file, "FILE"), hint.replace(&file, "FILE"))
+        }
+    }
+
+    fn listen(resolved: &Resolved) -> Vec<String> {
+        resolved.settings.listen.iter().map(SocketAddr::to_string).collect()
+    }
+
+    fn auth(resolved: &Resolved) -> (&'static str, &str) {
+        match &resolved.settings.auth {
+            Auth::None => ("none", ""),
+            Auth::Token(token) => ("token", token.expose_secret()),
+            Auth::Password(password) => ("password", password.expose_secret()),
+        }
+    }
+
+    fn source(resolved: &Resolved, name: &str) -> String {
+        resolved.notes.iter().find(|note| note.name == name).expect("it is noted").source.to_string()
+    }
+
+    #[test]
+    fn a_gateway_starts_where_the_configuration_says_so() {
+        let start = Start::new();
+        let file = "FILE; a gateway starts when";
+        let hint = "write {\"gateway\": {\"mode\": \"local\"}} to FILE, or pass --allow-unconfigured";
+        let missing = start.resolve_file().expect_err("there is no file");
+        let path = start.config_file().display().to_string();
+        assert_eq!(
+            missing.to_string().replace(&path, "FILE"),
+            format!("there is no configuration at {file} gateway.mode is \"local\" there")
+        );
+        assert_eq!(missing.hint().map(|hint| hint.replace(&path, "FILE")).as_deref(), Some(hint));
+        for config in ["", "{}", "{gateway: {}}"] {
+            let sentence = format!("gateway.mode is missing in {file} it is \"local\"");
+            assert_eq!(start.error(config), (sentence, hint.to_owned()), "{config}");
+        }
+        assert_eq!(
+            start.error("{gateway: {mode: 'remote'}}"),
+            (
+                "gateway.mode in FILE is \"remote\", so no gateway starts on this machine".to_owned(),
+                "set gateway.mode to \"local\", or pass --allow-unconfigured".to_owned()
+            )
+        );
+        start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
+
+        let unconfigured = Start::with(|start| start.options.allow_unconfigured = true);
+        unconfigured.resolve_file().expect("it starts");
+        assert!(!unconfigured.config_file().exists(), "no configuration is written");
+        unconfigured.resolve("{gateway: {mode: 'remote'}}").expect("it starts");
+    }
+
+    #[test]
+    fn the_port_is_flag_then_environment_then_file_then_default() {
+        const WITH_PORT: &str = "{gateway: {mode: 'local', port: 3}}";
+        const WITHOUT: &str = "{gateway: {mode: 'local'}}";
+        for (flag, variable, config, port, from) in [
+            (Some(1), Some("2"), WITH_PORT, 1, "flag --port"),
+            (Some(0), Some("2"), WITH_PORT, 0, "flag --port"),
+            (None, Some("2"), WITH_PORT, 2, "env OPENCLAW_GATEWAY_PORT"),
+            (None, Some(""), WITH_PORT, 3, "gateway.port in FILE"),
+            (None, None, WITH_PORT, 3, "gateway.port in FILE"),
+            (None, None, WITHOUT, 18789, "default"),
+        ] {
+            let start = Start::with(|start| {
+                start.options.port = flag;
+                start.variables.extend(variable.map(|value| (env::GATEWAY_PORT, value)));
+            });
+            let resolved = start.resolve(config).expect("it starts");
+            assert_eq!(listen(&resolved), [format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+            let file = start.config_file().display().to_string();
+            assert_eq!(source(&resolved, "port").replace(&file, "FILE"), from);
+        }
+        for value in ["abc", "0", "65536", "-1"] {
+            let start = Start::with(|start| start.variables.push((env::GATEWAY_PORT, value)));
+            assert_eq!(
+                start.error(WITHOUT).0,
+                format!("env OPENCLAW_GATEWAY_PORT must be a whole number from 1 to 65535, not \"{value}\"")
+            );
+        }
+    }
+
+    #[test]
+    fn each_bind_mode_has_its_addresses() {
+        for (bind, container, expected) in [
+            (None, false, vec!["127.0.0.1:18789", "[::1]:18789"]),
+            (None, true, vec!["127.0.0.1:18789", "[::1]:18789"]),
+            (Some(BindMode::Loopback), true, vec!["127.0.0.1:18789", "[::1]:18789"]),
+            (Some(BindMode::Lan), false, vec!["0.0.0.0:18789"]),
+            (Some(BindMode::Auto), false, vec!["127.0.0.1:18789", "[::1]:18789"]),
+            (Some(BindMode::Auto), true, vec!["0.0.0.0:18789"]),
+            (Some(BindMode::Tailnet), false, vec!["100.101.1.2:18789"]),
+            (Some(BindMode::Custom), false, vec!["192.168.1.5:18789"]),
+        ] {
+            let start = Start::with(|start| {
+                start.options.bind = bind;
+                start.options.token = Some("t".into());
+                start.host.is_container = container;
+            });
+            let resolved = start
+                .resolve("{gateway: {mode: 'local', customBindHost: '192.168.1.5'}}")
+                .expect("it starts");
+            assert_eq!(listen(&resolved), expected, "{bind:?} {container}");
+        }
+        let start = Start::with(|start| start.host.addresses.truncate(1));
+        assert_eq!(
+            listen(&start.resolve("{gateway: {mode: 'local'}}").expect("it starts")),
+            ["127.0.0.1:18789"]
+        );
+        let flag = Start::with(|start| start.options.bind = Some(BindMode::Loopback));
+        let resolved = flag.resolve("{gateway: {mode: 'local', bind: 'lan'}}").expect("it starts");
+        assert_eq!(source(&resolved, "bind"), "flag --bind");
+    }
+
+    #[test]
+    fn a_bind_mode_without_its_address_is_refused() {
+        let start = Start::with(|start| start.host.addresses.truncate(3));
+        for (config, sentence, hint) in [
+            (
+                "{gateway: {mode: 'local', bind: 'tailnet'}}",
+                "the bind mode is \"tailnet\" (gateway.bind in FILE), and no network interface has an address \
+                 in 100.64.0.0/10",
+                "start tailscale first, or pass --bind loopback",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'custom'}}",
+                "the bind mode is \"custom\" (gateway.bind in FILE), and gateway.customBindHost is not set",
+                "set gateway.customBindHost to the address to listen on",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'custom', customBindHost: 'here'}}",
+                "gateway.customBindHost in FILE must be an IP address, not \"here\"",
+                "",
+            ),
+        ] {
+            assert_eq!(start.error(config), (sentence.to_owned(), hint.to_owned()));
+        }
+    }
+
+    #[test]
+    fn nobody_beyond_this_machine_gets_in_without_a_secret() {
+        let hint = "set gateway.auth.token or OPENCLAW_GATEWAY_TOKEN, or pass --token; or stay on this machine \
+                    with --bind loopback";
+        for (config, sentence) in [
+            (
+                "{gateway: {mode: 'local', bind: 'lan'}}",
+                "refusing to listen on 0.0.0.0 (bind lan, gateway.bind in FILE) without a token",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'lan', auth: {mode: 'token'}}}",
+                "refusing to listen on 0.0.0.0 (bind lan, gateway.bind in FILE) without a token",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'auto', auth: {mode: 'none'}}}",
+                "refusing to listen on 0.0.0.0 (bind auto, gateway.bind in FILE) without authentication",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'tailnet', auth: {mode: 'none', token: 't'}}}",
+                "refusing to listen on 100.101.1.2 (bind tailnet, gateway.bind in FILE) without authentication",
+            ),
+            (
+                "{gateway: {mode: 'local', bind: 'custom', customBindHost: '192.168.1.5'}}",
+                "refusing to listen on 192.168.1.5 (bind custom, gateway.bind in FILE) without a token",
+            ),
+        ] {
+            let start = Start::with(|start| start.host.is_container = true);
+            assert_eq!(start.error(config), (sentence.to_owned(), hint.to_owned()), "{config}");
+            assert!(!start.locations().state().token_file().exists(), "no token is made for a refused start");
+        }
+        for config in [
+            "{gateway: {mode: 'local', bind: 'lan', auth: {token: 't'}}}",
+            "{gateway: {mode: 'local', bind: 'lan', auth: {password: 'p'}}}",
+            "{gateway: {mode: 'local', bind: 'custom', customBindHost: '127.0.0.2'}}",
+            "{gateway: {mode: 'local', bind: 'loopback', auth: {mode: 'none'}}}",
+        ] {
+            Start::new().resolve(config).expect("it starts");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_flag_then_file_then_environment() {
+        const BOTH: &str = "{gateway: {mode: 'local', auth: {mode: 'token', token: 'file'}}}";
+        const NEITHER: &str = "{gateway: {mode: 'local'}}";
+        for (flag, variable, config, token, from) in [
+            (Some("flag"), Some("env"), BOTH, "flag", "flag --token"),
+            (None, Some("env"), BOTH, "file", "gateway.auth.token in FILE"),
+            (None, Some("env"), NEITHER, "env", "env OPENCLAW_GATEWAY_TOKEN"),
+        ] {
+            let start = Start::with(|start| {
+                start.options.token = flag.map(Into::into);
+                start.variables.extend(variable.map(|value| (env::GATEWAY_TOKEN, value)));
+            });
+            let resolved = start.resolve(config).expect("it starts");
+            assert_eq!(auth(&resolved), ("token", token));
+            let file = start.config_file().display().to_string();
+            assert_eq!(source(&resolved, "token").replace(&file, "FILE"), from);
+            assert!(resolved.notes.iter().all(|note| note.value != token), "a note shows the secret");
+        }
+    }
+
+    #[test]
+    fn the_mode_follows_what_is_there() {
+        let secret = |text: &str| Some(SecretString::from(text));
+        let options = ServeOptions::default;
+        for (options, variable, section, expected) in [
+            (options(), None, "token: 't'", ("token", "t")),
+            (options(), None, "password: 'p'", ("password", "p")),
+            (options(), Some((env::GATEWAY_PASSWORD, "p")), "", ("password", "p")),
+            (options(), None, "mode: 'password', token: 't', password: 'p'", ("password", "p")),
+            (options(), None, "mode: 'token', token: 't', password: 'p'", ("token", "t")),
+            (options(), None, "mode: 'token', token: '${T}', password: '${NONE}'", ("token", "from env")),
+            (options(), None, "mode: 'none', token: 't'", ("none", "")),
+            (ServeOptions { auth: Some(AuthMode::None), ..options() }, None, "mode: 'token'", ("none", "")),
+            (ServeOptions { token: secret("f"), ..options() }, None, "password: 'p'", ("token", "f")),
+            (ServeOptions { token: secret("f"), ..options() }, None, "mode: 'none'", ("token", "f")),
+            (ServeOptions { password: secret("f"), ..options() }, None, "mode: 'token'", ("password", "f")),
+            (
+                ServeOptions { token: secret("f"), password: secret("g"), ..options() },
+                None,
+                "mode: 'password'",
+                ("password", "g"),
+            ),
+            (
+                ServeOptions { token: secret("f"), auth: Some(AuthMode::Password), ..options() },
+                None,
+                "password: 'p'",
+                ("password", "p"),
+            ),
+        ] {
+            let start = Start::with(|start| {
+                start.options = options;
+                start.variables.push(("T", "from env"));
+                start.variables.extend(variable);
+            });
+            let resolved = start
+                .resolve(&format!("{{gateway: {{mode: 'local', auth: {{{section}}}}}}}"))
+                .expect("it starts");
+            assert_eq!(auth(&resolved), expected, "{section}");
+        }
+    }
+
+    #[test]
+    fn a_mode_that_does_not_fit_its_secrets_is_refused() {
+        let secret = |text: &str| Some(SecretString::from(text));
+        let options = ServeOptions::default;
+        for (options, section, sentence, hint) in [
+            (
+                options(),
+                "token: 't', password: 'p'",
+                "both a token (gateway.auth.token in FILE) and a password (gateway.auth.password in FILE) are \
+                 set, and no authentication mode",
+                "set gateway.auth.mode (or --auth) to \"token\" or \"password\"",
+            ),
+            (
+                ServeOptions { token: secret("t"), password: secret("p"), ..options() },
+                "",
+                "both a token (flag --token) and a password (flag --password) are set, and no authentication \
+                 mode",
+                "set gateway.auth.mode (or --auth) to \"token\" or \"password\"",
+            ),
+            (
+                options(),
+                "mode: 'password', token: 't'",
+                "the authentication mode is \"password\" (gateway.auth.mode in FILE), and no password is set",
+                "set gateway.auth.password or OPENCLAW_GATEWAY_PASSWORD, or pass --password",
+            ),
+            (
+                options(),
+                "mode: 'trusted-proxy'",
+                "gateway.auth.mode in FILE asks for the authentication mode \"trusted-proxy\", which this \
+                 gateway does not have",
+                "set gateway.auth.mode (or --auth) to \"token\", \"password\" or \"none\"",
+            ),
+            (
+                ServeOptions { token: secret(""), ..options() },
+                "",
+                "flag --token is empty",
+                "give a value, or leave it out",
+            ),
+            (
+                ServeOptions { password: secret(" "), ..options() },
+                "",
+                "flag --password is empty",
+                "give a value, or leave it out",
+            ),
+            (options(), "token: ''", "gateway.auth.token in FILE is empty", "give a value, or leave it out"),
+            (
+                options(),
+                "token: '${BLANK}'",
+                "gateway.auth.token in FILE is empty",
+                "give a value, or leave it out",
+            ),
+            (
+                options(),
+                "token: '${MISSING}'",
+                "gateway.auth.token in FILE refers to the environment variable MISSING, which is not set",
+                "set MISSING; a literal `${` is written as `$${`",
+            ),
+            (
+                ServeOptions { auth: Some(AuthMode::None), token: secret("t"), ..options() },
+                "",
+                "flag --token has no effect: flag --auth asks for no authentication",
+                "leave one of the two out",
+            ),
+        ] {
+            let start = Start::with(|start| {
+                start.options = options;
+                start.variables.push(("BLANK", " "));
+            });
+            let config = format!("{{gateway: {{mode: 'local', auth: {{{section}}}}}}}");
+            assert_eq!(start.error(&config), (sentence.to_owned(), hint.to_owned()), "{section}");
+        }
+    }
+
+    #[test]
+    fn on_loopback_a_missing_token_is_generated_and_kept() {
+        let start = Start::new();
+        let resolved = start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
+        let file = start.locations().state().token_file();
+        let kept = read_token(start.locations().state()).expect("it reads").expect("it is kept");
+        assert_eq!(auth(&resolved), ("token", kept.expose_secret()));
+        assert_eq!(file.metadata().expect("it exists").permissions().mode() & 0o777, 0o600);
+        assert_eq!(source(&resolved, "token"), format!("generated in {}", file.display()));
+        let again = start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
+        assert_eq!(auth(&again), auth(&resolved));
+    }
+
+    #[test]
+    fn levels_are_flag_then_environment_then_file() {
+        let config =
+            "{gateway: {mode: 'local'}, logging: {level: 'warn', consoleLevel: 'error', maxFileBytes: 5}}";
+        for (flag, variable, verbose, file_level, console_level) in [
+            (None, None, false, LogLevel::Warn, LogLevel::Error),
+            (None, None, true, LogLevel::Warn, LogLevel::Debug),
+            (None, Some("fatal"), false, LogLevel::Fatal, LogLevel::Fatal),
+            (Some(LogLevel::Silent), Some("fatal"), false, LogLevel::Silent, LogLevel::Silent),
+            (Some(LogLevel::Trace), None, true, LogLevel::Trace, LogLevel::Trace),
+        ] {
+            let start = Start::with(|start| {
+                start.options.log_level = flag;
+                start.options.verbose = verbose;
+                start.variables.extend(variable.map(|value| (env::LOG_LEVEL, value)));
+            });
+            let log = start.resolve(config).expect("it starts").log;
+            assert_eq!(log, LogSettings { file_level, console_level, max_file_bytes: 5 });
+        }
+        let log = Start::new().resolve("{gateway: {mode: 'local'}}").expect("it starts").log;
+        let (file_level, console_level) = (LogLevel::Info, LogLevel::Info);
+        assert_eq!(log, LogSettings { file_level, console_level, max_file_bytes: 100_000_000 });
+        let start = Start::with(|start| start.variables.push((env::LOG_LEVEL, "loud")));
+        assert_eq!(
+            start.error("{gateway: {mode: 'local'}}").0,
+            "env OPENCLAW_LOG_LEVEL must be one of \"silent\", \"fatal\", \"error\", \"warn\", \"info\", \
+             \"debug\", \"trace\", not \"loud\""
+        );
+    }
+
+    #[test]
+    fn the_log_file_may_be_elsewhere_and_restarts_may_be_forbidden() {
+        let start = Start::new();
+        let home = start.directory.path();
+        let resolved = start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
+        assert_eq!(resolved.settings.log_file, home.join(".openclaw/gateway/logs/openclaw.log"));
+        assert!(resolved.allows_restart);
+        let resolved = start
+            .resolve("{gateway: {mode: 'local'}, logging: {file: '~/my.log'}, commands: {restart: false}}")
+            .expect("it starts");
+        assert_eq!(resolved.settings.log_file, home.join("my.log"));
+        assert!(!resolved.allows_restart);
+    }
+
+    #[test]
+    fn agents_have_a_default_and_a_workspace_each() {
+        let start = Start::new();
+        let state = start.directory.path().join(".openclaw");
+        let agents = |section: &str| {
+            let config = format!("{{gateway: {{mode: 'local'}}, agents: {{{section}}}}}");
+            start.resolve(&config).expect("it starts").settings.agents
+        };
+        let list = |agents: &Agents| -> Vec<(String, PathBuf)> {
+            agents.list.iter().map(|agent| (agent.id.clone(), agent.workspace.clone())).collect()
+        };
+
+        let found = agents("");
+        assert_eq!(found.default_id, "main");
+        assert_eq!(list(&found), [("main".to_owned(), state.join("workspace"))]);
+
+        let found =
+            agents("defaults: {workspace: 'w', model: 'echo/echo'}, entries: {a: {}, main: {model: 'm/m'}}");
+        assert_eq!(found.default_id, "main");
+        assert_eq!(
+            list(&found),
+            [("a".to_owned(), state.join("workspace-a")), ("main".to_owned(), state.join("w"))]
+        );
+        let models: Vec<_> = found.list.iter().map(|agent| agent.model.as_deref()).collect();
+        assert_eq!(models, [Some("echo/echo"), Some("m/m")]);
+
+        let found =
+            agents("entries: {a: {}, b: {default: true, workspace: '/b', identity: {name: 'Bee'}}, c: {}}");
+        assert_eq!(found.default_id, "b");
+        assert_eq!(found.list[1].name.as_deref(), Some("Bee"));
+        assert_eq!(list(&found)[1].1, PathBuf::from("/b"));
+        assert_eq!(agents("entries: {x: {}, y: {}}").default_id, "x");
+
+        let config =
+            "{gateway: {mode: 'local'}, agents: {entries: {a: {default: true}, b: {default: true}}}}";
+        let resolved = start.resolve(config).expect("it starts");
+        assert_eq!(resolved.settings.agents.default_id, "a");
+        assert_eq!(
+            resolved.warnings,
+            [format!(
+                "agents.entries.b in {} is a default too; `a` is the first and counts",
+                start.config_file().display()
+            )]
+        );
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback_address() {
+        assert!(Host::current().addresses.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    }
+}
