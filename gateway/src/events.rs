@@ -1,6 +1,6 @@
 //! The event bus: each event is serialised once, whatever the number of receivers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use openclaw_schema::events::EventName;
 use serde::Serialize;
@@ -47,6 +47,18 @@ impl EventBus {
             }
             Err(error) => tracing::error!(event = name.name(), %error, "an event payload does not serialise"),
         }
+    }
+
+    /// Waits until every receiver has taken what was sent, but no longer than `bound`.
+    pub async fn delivered(&self, bound: Duration) {
+        let taken = async {
+            while !self.sender.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // A receiver passes an event on in the poll that took it.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        let _ = tokio::time::timeout(bound, taken).await;
     }
 
     /// Receives the events from now on. A receiver that lags too far behind is told how many it missed.

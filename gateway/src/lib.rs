@@ -1,8 +1,256 @@
-//! The OpenClaw Gateway: serves the contract of `openclaw-schema` over WebSocket and HTTP on one port.
+#![doc = include_str!("../README.md")]
 
+mod auth;
+pub mod backend;
 pub mod config;
+pub mod connection;
+mod context;
 pub mod dev;
+mod dispatcher;
 pub mod events;
+mod host;
 pub mod identity;
+pub mod logs;
+mod methods;
+mod presence;
+pub mod runs;
+pub mod sessions;
 pub mod settings;
 pub mod state;
+mod wire;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use jsonrpsee::Methods;
+use openclaw_schema::{
+    contract::Contract,
+    document::Api,
+    events::{EventName, ShutdownEvent},
+    methods::rpc::OpenRpcDocument,
+    types::Prepared,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use dispatcher::SealError;
+
+use crate::{
+    auth::Authenticator,
+    backend::{Backend, echo::EchoBackend},
+    context::{Context, Late},
+    dispatcher::Dispatcher,
+    events::EventBus,
+    identity::GatewayIdentity,
+    logs::LogReader,
+    runs::{RunLimits, Runs},
+    settings::Settings,
+    state::StateError,
+    wire::Shared,
+};
+
+/// Time between two words of the echo back end: long enough to see that they stream.
+const ECHO_PAUSE: Duration = Duration::from_millis(5);
+
+/// A gateway that serves. Dropped without [`Gateway::shutdown`], it stops at once.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    context: Arc<Context>,
+    addresses: Vec<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Begins with the core contract.
+    #[must_use]
+    pub fn builder(settings: Settings) -> GatewayBuilder {
+        GatewayBuilder { settings, api: Api::core(), methods: Vec::new(), backend: None, log: None }
+    }
+
+    /// The addresses it listens on, all with the same port.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Differs at every start.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.context.instance_id
+    }
+
+    /// Stops: refuses new calls, waits for runs and calls in flight within the drain timeout, tells everyone, and
+    /// closes every connection with 1012.
+    pub async fn shutdown(mut self, reason: &str) {
+        let drain_timeout = self.shared.limits.drain_timeout;
+        self.shared.dispatcher.refuse_calls();
+        self.context.runs.drain(drain_timeout).await;
+        let event = ShutdownEvent { reason: reason.to_owned(), restart_expected_ms: None };
+        self.context.events.publish(EventName::Shutdown, &event, None);
+        self.context.events.delivered(Duration::from_millis(200)).await;
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        // Connections bound their own drain and close; this bounds what goes wrong there.
+        let bound = drain_timeout + Duration::from_secs(3);
+        if tokio::time::timeout(bound, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("connections did not close in time");
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Puts a gateway together.
+pub struct GatewayBuilder {
+    settings: Settings,
+    api: Api,
+    methods: Vec<Methods>,
+    backend: Option<Arc<dyn Backend>>,
+    log: Option<LogReader>,
+}
+
+impl GatewayBuilder {
+    /// Adds the methods of a `#[contract]` trait of your own: its records, and the module that jsonrpsee made of your
+    /// implementation (`MyServer::into_rpc`). They are served, documented and validated like the core ones.
+    #[must_use]
+    pub fn serve<C: Contract>(mut self, module: impl Into<Methods>) -> Self {
+        self.api = self.api.with::<C>();
+        self.methods.push(module.into());
+        self
+    }
+
+    /// Answers runs with this back end; the echo back end when none is given.
+    #[must_use]
+    pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Serves this log, for example that of `LogHandle::reader`, which is told of new lines at once. Without it, the
+    /// log file of the settings is read.
+    #[must_use]
+    pub fn log(mut self, log: LogReader) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Binds the port and serves.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound, the identity cannot be read, or declared and served methods do not match.
+    pub async fn start(self) -> Result<Gateway, StartError> {
+        let Self { settings, api, methods: extra, backend, log } = self;
+        let limits = settings.limits;
+        let listeners = bind(&settings.listen).await?;
+        let addresses: Vec<SocketAddr> = listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<io::Result<_>>()
+            .map_err(|source| StartError::Bind { address: settings.listen[0], source })?;
+
+        let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
+        let events = EventBus::new();
+        let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
+        let runs = Runs::new(backend, events.clone(), settings.agents.clone(), RunLimits::default());
+        let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
+        let context = Arc::new(Context::new(identity, settings.agents, runs, logs, events, &limits));
+
+        let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
+        for module in extra {
+            methods.merge(module).map_err(|error| StartError::Register(error.to_string()))?;
+        }
+        let dispatcher = Dispatcher::seal(&methods, &api, &limits)?;
+        let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
+        let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
+        let calls = Arc::clone(dispatcher.calls());
+        let authenticator = Arc::new(Authenticator::new(&settings.auth));
+        let shared =
+            Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), document_text));
+        context.complete(Late {
+            calls,
+            unauthenticated: Arc::clone(&shared.unauthenticated),
+            max_unauthenticated: shared.limits.max_unauthenticated,
+            document,
+            port: addresses[0].port(),
+        });
+
+        let mut tasks: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(wire::listen(listener, Arc::clone(&shared))))
+            .collect();
+        let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
+        tasks.push(tokio::spawn(async move { clock.send_clock_events(tick_interval).await }));
+        Ok(Gateway { shared, context, addresses, tasks })
+    }
+}
+
+impl fmt::Debug for GatewayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Binds every address, all with the same port.
+async fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(wanted.len());
+    for address in wanted {
+        let mut address = *address;
+        if let Some(first) = listeners.first() {
+            let bound = first.local_addr().map_err(|source| StartError::Bind { address, source })?;
+            address.set_port(bound.port());
+        }
+        match TcpListener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            // The host has no IPv6, say: the addresses before this one do.
+            Err(source) if source.kind() == io::ErrorKind::AddrNotAvailable && !listeners.is_empty() => {
+                tracing::debug!(%address, "this host does not have the address");
+            }
+            Err(source) => return Err(StartError::Bind { address, source }),
+        }
+    }
+    if listeners.is_empty() { Err(StartError::NoAddress) } else { Ok(listeners) }
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address could not be bound; `AddrInUse` when something else listens there.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The settings name no address.
+    #[error("there is no address to listen on")]
+    NoAddress,
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Declared and served methods do not match: a fault of the embedding program.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A method has two handlers: a fault of the embedding program.
+    #[error("cannot register the methods: {0}")]
+    Register(String),
+    /// The contract does not serialise: a fault of the embedding program.
+    #[error("cannot write the contract's document")]
+    Document(#[source] serde_json::Error),
+}

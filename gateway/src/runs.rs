@@ -345,6 +345,12 @@ impl Runs {
         Ok(AgentAbortResult { run_id: run_id.to_owned(), aborted })
     }
 
+    /// The models that the back end offers now.
+    #[must_use]
+    pub fn models(&self) -> Arc<[ModelInfo]> {
+        self.inner.backend.models()
+    }
+
     /// How many runs there are.
     #[must_use]
     pub fn counts(&self) -> RunCounts {

@@ -140,6 +140,18 @@ impl Scopes {
         asked.iter().filter(|scope| self.allows(*scope)).collect()
     }
 
+    /// The set as bits, for an atomic cell.
+    #[must_use]
+    pub const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of [`Scopes::to_bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// The scopes that were put in, without what they imply.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.iter().copied().filter(move |scope| self.0 & scope.bit() != 0)

@@ -1,1 +1,4 @@
-//! tests
+#![doc = include_str!("../README.md")]
+
+pub mod harness;
+pub mod servers;

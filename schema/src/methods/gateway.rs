@@ -320,7 +320,7 @@ pub trait Gateway {
     ///
     /// Answers the current snapshot, which is at most a minute old; `probe` takes a fresh one. Any
     /// authenticated caller may ask.
-    #[method(name = "health", with_extensions)]
+    #[method(name = "health")]
     #[meta(scope = "none", since = "0.1.0", idempotent, examples = health)]
     fn health(&self, params: HealthParams) -> RpcResult<Prepared<HealthResult>>;
 

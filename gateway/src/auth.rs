@@ -1,0 +1,98 @@
+//! Shared-secret authentication: what a credential grants.
+
+use openclaw_schema::Scopes;
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::settings::Auth;
+
+/// How a caller was recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMethod {
+    /// The gateway asks for nothing.
+    None,
+    Token,
+    Password,
+}
+
+impl AuthMethod {
+    /// The name on the wire (wire.md section 3, `auth.method`).
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Token => "token",
+            Self::Password => "password",
+        }
+    }
+}
+
+/// Why a caller was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("unauthorized: gateway token missing")]
+    TokenMissing,
+    #[error("unauthorized: gateway token mismatch")]
+    TokenMismatch,
+    #[error("unauthorized: gateway password missing")]
+    PasswordMissing,
+    #[error("unauthorized: gateway password mismatch")]
+    PasswordMismatch,
+}
+
+/// Checks credentials against the gateway's secret.
+pub(crate) struct Authenticator {
+    method: AuthMethod,
+    /// The digest, not the secret: comparing digests takes the same time whatever the lengths.
+    digest: [u8; 32],
+}
+
+impl Authenticator {
+    pub(crate) fn new(auth: &Auth) -> Self {
+        let (method, secret) = match auth {
+            Auth::None => (AuthMethod::None, ""),
+            Auth::Token(secret) => (AuthMethod::Token, secret.expose_secret()),
+            Auth::Password(secret) => (AuthMethod::Password, secret.expose_secret()),
+        };
+        Self { method, digest: Sha256::digest(secret).into() }
+    }
+
+    pub(crate) const fn method(&self) -> AuthMethod {
+        self.method
+    }
+
+    /// What `credential` grants: every scope, as the secret is the operator's.
+    pub(crate) fn check(&self, credential: Option<&str>) -> Result<Scopes, Refusal> {
+        let missing = match self.method {
+            AuthMethod::None => return Ok(Scopes::ADMIN),
+            AuthMethod::Token => Refusal::TokenMissing,
+            AuthMethod::Password => Refusal::PasswordMissing,
+        };
+        let given: [u8; 32] =
+            Sha256::digest(credential.filter(|given| !given.is_empty()).ok_or(missing)?).into();
+        if bool::from(given.ct_eq(&self.digest)) {
+            return Ok(Scopes::ADMIN);
+        }
+        Err(match self.method {
+            AuthMethod::Password => Refusal::PasswordMismatch,
+            AuthMethod::None | AuthMethod::Token => Refusal::TokenMismatch,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_secret_itself_passes() {
+        let token = Authenticator::new(&Auth::Token("secret".into()));
+        assert_eq!(token.check(Some("secret")), Ok(Scopes::ADMIN));
+        assert_eq!(token.check(Some("secret ")), Err(Refusal::TokenMismatch));
+        assert_eq!(token.check(Some("")), Err(Refusal::TokenMissing));
+        assert_eq!(token.check(None), Err(Refusal::TokenMissing));
+        let password = Authenticator::new(&Auth::Password("secret".into()));
+        assert_eq!(password.check(Some("wrong")), Err(Refusal::PasswordMismatch));
+        assert_eq!(Authenticator::new(&Auth::None).check(None), Ok(Scopes::ADMIN));
+    }
+}

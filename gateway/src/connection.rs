@@ -1,0 +1,150 @@
+//! Who is calling: the state of one connection that its calls share.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use openclaw_schema::Scopes;
+
+use crate::auth::{AuthMethod, Authenticator, Refusal};
+
+/// What carries the calls of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A WebSocket.
+    WebSocket,
+    /// One HTTP request.
+    Http,
+}
+
+/// One connection; over HTTP, one request. Reaches handlers declared `with_extensions` as `Arc<Connection>`.
+pub struct Connection {
+    id: u64,
+    remote: SocketAddr,
+    transport: Transport,
+    /// The caller's own bound on each call.
+    call_timeout: Option<Duration>,
+    authenticator: Arc<Authenticator>,
+    authenticated: AtomicBool,
+    scopes: AtomicU8,
+    /// Set when the connection is to be closed after the current answer.
+    refused: AtomicBool,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: u64,
+        remote: SocketAddr,
+        transport: Transport,
+        call_timeout: Option<Duration>,
+        authenticator: Arc<Authenticator>,
+    ) -> Self {
+        Self {
+            id,
+            remote,
+            transport,
+            call_timeout,
+            authenticator,
+            authenticated: AtomicBool::new(false),
+            scopes: AtomicU8::new(Scopes::EMPTY.to_bits()),
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    /// A number that no other connection of this process has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where the caller connected from.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// What carries the calls.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The caller's own bound on each call, if it named one.
+    #[must_use]
+    pub fn call_timeout(&self) -> Option<Duration> {
+        self.call_timeout
+    }
+
+    /// The scopes that the caller holds now.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        Scopes::from_bits(self.scopes.load(Ordering::Acquire))
+    }
+
+    /// Whether the caller has shown a good credential.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Acquire)
+    }
+
+    /// What a caller that has shown no credential is told; `None` when it has, or when none is asked for.
+    pub(crate) fn missing_credential(&self) -> Option<Refusal> {
+        if self.is_authenticated() { None } else { self.authenticator.check(None).err() }
+    }
+
+    pub(crate) fn auth_method(&self) -> AuthMethod {
+        self.authenticator.method()
+    }
+
+    /// Checks a credential and grants what it is worth, narrowed to `asked`.
+    pub(crate) fn authenticate(
+        &self,
+        credential: Option<&str>,
+        asked: Option<Scopes>,
+    ) -> Result<Scopes, Refusal> {
+        let granted = self.authenticator.check(credential)?;
+        let scopes = asked.map_or(granted, |asked| granted.narrowed_to(asked));
+        self.scopes.store(scopes.to_bits(), Ordering::Release);
+        self.authenticated.store(true, Ordering::Release);
+        Ok(scopes)
+    }
+
+    /// Whether a credential is good. Changes nothing.
+    pub(crate) fn check(&self, credential: Option<&str>) -> Result<(), Refusal> {
+        self.authenticator.check(credential).map(drop)
+    }
+
+    /// Gives up the scopes that are not in `asked`.
+    pub(crate) fn narrow(&self, asked: Scopes) -> Scopes {
+        let scopes = self.scopes().narrowed_to(asked);
+        self.scopes.store(scopes.to_bits(), Ordering::Release);
+        scopes
+    }
+
+    /// Asks for the connection to be closed after the current answer.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("remote", &self.remote)
+            .field("transport", &self.transport)
+            .field("authenticated", &self.is_authenticated())
+            .field("scopes", &self.scopes())
+            .finish_non_exhaustive()
+    }
+}

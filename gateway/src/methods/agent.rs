@@ -1,0 +1,79 @@
+//! `agent`, `agent.wait`, `agent.abort`.
+
+use std::time::Duration;
+
+use jsonrpsee::{
+    Extensions,
+    core::{RpcResult, async_trait},
+};
+use openclaw_schema::{
+    ErrorCode, RpcError, Scope,
+    methods::agent::{
+        AgentAbortParams, AgentAbortResult, AgentAck, AgentMethod, AgentParams, AgentWaitParams,
+        AgentWaitResult,
+    },
+    problem::ParamProblem,
+    server::AgentServer,
+    types::Text,
+};
+
+use super::{Handlers, caller, refuse, require};
+use crate::{
+    runs::{RunRequest, StartError, UnknownRun},
+    sessions::AddressError,
+};
+
+#[async_trait]
+impl AgentServer for Handlers {
+    async fn agent(&self, extensions: &Extensions, params: AgentParams) -> RpcResult<AgentAck> {
+        let message = params.message.as_str();
+        if is_command(message, "/new") || is_command(message, "/reset") {
+            require(caller(extensions)?, AgentMethod::Agent.name(), Scope::OperatorAdmin)?;
+        }
+        let request = RunRequest {
+            message: params.message.into_string(),
+            idempotency_key: params.idempotency_key.into_string(),
+            agent_id: params.agent_id.map(Text::into_string),
+            session_key: params.session_key.map(Text::into_string),
+            model: params.model.map(Text::into_string),
+            timeout: params.timeout.map(|seconds| Duration::from_secs(seconds.get())),
+            extra_system_prompt: params.extra_system_prompt.map(Text::into_string),
+            label: params.label.map(Text::into_string),
+        };
+        self.context.runs.start(request).map_err(|error| refuse(not_started(&error)))
+    }
+
+    async fn agent_wait(&self, params: AgentWaitParams) -> RpcResult<AgentWaitResult> {
+        let timeout = params.timeout_ms.map(|timeout| Duration::from_millis(timeout.get()));
+        self.context.runs.wait(params.run_id.as_str(), timeout).await.map_err(|error| refuse(unknown(&error)))
+    }
+
+    async fn agent_abort(&self, params: AgentAbortParams) -> RpcResult<AgentAbortResult> {
+        self.context.runs.abort(params.run_id.as_str()).map_err(|error| refuse(unknown(&error)))
+    }
+}
+
+/// Whether a message is the given command, alone or with arguments.
+fn is_command(message: &str, command: &str) -> bool {
+    message.strip_prefix(command).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+fn not_started(error: &StartError) -> RpcError {
+    let message = error.to_string();
+    match error {
+        StartError::Address(AddressError::UnknownAgent { path, .. }) => RpcError::not_found(path, message),
+        StartError::Address(AddressError::Malformed { .. } | AddressError::OtherAgent { .. }) => {
+            let path = "/sessionKey".to_owned();
+            ParamProblem { path, reason: message, allowed: Vec::new(), nearest: None }
+                .into_error(AgentMethod::Agent.name())
+        }
+        StartError::UnknownModel { .. } => RpcError::not_found("/model", message),
+        StartError::AgentModel { .. } | StartError::NoModel | StartError::Busy | StartError::Draining => {
+            RpcError::new(ErrorCode::Unavailable, message)
+        }
+    }
+}
+
+fn unknown(error: &UnknownRun) -> RpcError {
+    RpcError::not_found("/runId", error.to_string())
+}

@@ -1,0 +1,68 @@
+//! The handlers: three to ten lines each. Unwrap the params, call the domain, map the error.
+
+mod agent;
+mod agents;
+mod connect;
+mod events;
+mod gateway;
+mod logs;
+mod models;
+mod rpc;
+
+use std::sync::Arc;
+
+use jsonrpsee::{Extensions, Methods, core::RegisterMethodError, types::ErrorObjectOwned};
+use openclaw_schema::{
+    ErrorCode, RpcError, Scope,
+    server::{
+        AgentServer, AgentsServer, ConnectServer, EventsServer, GatewayServer, LogsServer, ModelsServer,
+        RpcServer,
+    },
+};
+
+use crate::{connection::Connection, context::Context};
+
+/// Implements every trait of the core contract.
+#[derive(Debug, Clone)]
+struct Handlers {
+    context: Arc<Context>,
+}
+
+/// The handlers of the core contract.
+pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodError> {
+    let handlers = Handlers { context: Arc::clone(context) };
+    let mut methods = Methods::new();
+    methods.merge(AgentServer::into_rpc(handlers.clone()))?;
+    methods.merge(AgentsServer::into_rpc(handlers.clone()))?;
+    methods.merge(ConnectServer::into_rpc(handlers.clone()))?;
+    methods.merge(EventsServer::into_rpc(handlers.clone()))?;
+    methods.merge(GatewayServer::into_rpc(handlers.clone()))?;
+    methods.merge(LogsServer::into_rpc(handlers.clone()))?;
+    methods.merge(ModelsServer::into_rpc(handlers.clone()))?;
+    methods.merge(RpcServer::into_rpc(handlers))?;
+    Ok(methods)
+}
+
+/// The caller of a method declared `with_extensions`.
+fn caller(extensions: &Extensions) -> Result<&Arc<Connection>, RpcError> {
+    extensions.get::<Arc<Connection>>().ok_or_else(|| internal("a call came without its connection"))
+}
+
+/// Refuses a caller that lacks a scope which only some params of the method ask for.
+fn require(connection: &Connection, method: &str, scope: Scope) -> Result<(), RpcError> {
+    if connection.scopes().allows(scope) { Ok(()) } else { Err(RpcError::forbidden(method, scope)) }
+}
+
+/// An error whose cause is for the log alone.
+fn internal(cause: impl std::fmt::Display) -> RpcError {
+    let correlation_id = uuid::Uuid::now_v7().to_string();
+    tracing::error!(correlation_id, %cause, "internal error");
+    let mut error = RpcError::new(ErrorCode::Internal, "internal error; the gateway's log has the cause");
+    error.data.correlation_id = Some(correlation_id);
+    error
+}
+
+/// An error on its way to jsonrpsee.
+fn refuse(error: RpcError) -> ErrorObjectOwned {
+    error.into()
+}

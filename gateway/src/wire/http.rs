@@ -1,0 +1,398 @@
+//! HTTP on the gateway's port: JSON-RPC by POST, WebSocket upgrades, probes, the document.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+use futures_util::future::BoxFuture;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    },
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use openclaw_schema::{ErrorCode, RpcError, Scope, Scopes};
+use serde_json::json;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+
+use super::{
+    Shared,
+    jsonrpc::{self, Peer, Reply},
+    websocket,
+};
+use crate::connection::{Connection, Transport};
+
+/// The path of JSON-RPC, over POST and over WebSocket.
+const RPC_PATH: &str = "/rpc";
+/// The WebSocket subprotocol of JSON-RPC.
+const JSONRPC_SUBPROTOCOL: &str = "jsonrpc";
+/// Says that this gateway answered, and its version. Stock gateways do not send it.
+const GATEWAY_HEADER: HeaderName = HeaderName::from_static("openclaw-gateway");
+/// Says which dialect an upgraded connection speaks. Stock gateways echo any subprotocol, so that an echo proves
+/// nothing.
+const DIALECT_HEADER: HeaderName = HeaderName::from_static("openclaw-dialect");
+/// The caller's own bound on each call, in milliseconds.
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("openclaw-timeout-ms");
+/// Scopes, separated by commas, that the caller narrows its rights to.
+const SCOPES_HEADER: HeaderName = HeaderName::from_static("openclaw-scopes");
+const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+
+/// Who an HTTP request comes from.
+#[derive(Debug, Clone, Copy)]
+struct Remote(SocketAddr);
+
+/// The service of one TCP connection.
+#[derive(Clone)]
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+    remote: SocketAddr,
+    router: Router,
+    /// The connection's place among the open ones; moves on to its WebSocket.
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Service {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        remote: SocketAddr,
+        router: Router,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { shared, remote, router, permit: Arc::new(permit) }
+    }
+}
+
+impl tower::Service<http::Request<hyper::body::Incoming>> for Service {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<hyper::body::Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        let refusal = foreign_origin(request.headers());
+        if refusal.is_none() && !is_upgrade(request.headers()) {
+            request.extensions_mut().insert(Remote(self.remote));
+            let mut router = self.router.clone();
+            return Box::pin(async move {
+                let mut response = tower::Service::call(&mut router, request).await?;
+                response.headers_mut().insert(GATEWAY_HEADER, VERSION);
+                Ok(response)
+            });
+        }
+        let mut response = refusal.unwrap_or_else(|| {
+            upgrade(request, &self.shared, self.remote, &self.permit).unwrap_or_else(|refusal| *refusal)
+        });
+        response.headers_mut().insert(GATEWAY_HEADER, VERSION);
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+/// The routes that are no upgrade.
+pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+    let live = probe(get(|| async { uncached(Json(json!({ "ok": true, "status": "live" }))) }));
+    Router::new()
+        .route(RPC_PATH, post(rpc).fallback(|| async { method_not_allowed("POST") }))
+        .route("/openrpc.json", probe(get(document)))
+        .route("/health", live.clone())
+        .route("/healthz", live)
+        .route("/ready", probe(get(ready)))
+        .route("/readyz", probe(get(ready)))
+        .route("/startupz", probe(get(started)))
+        .route("/", probe(get(front)))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not Found\n") })
+        .with_state(Arc::clone(shared))
+}
+
+fn probe(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+    route.fallback(|| async { method_not_allowed("GET, HEAD") })
+}
+
+fn method_not_allowed(allowed: &'static str) -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)], "Method Not Allowed\n").into_response()
+}
+
+fn uncached(response: impl IntoResponse) -> Response {
+    ([(CACHE_CONTROL, "no-store")], response).into_response()
+}
+
+async fn document(State(shared): State<Arc<Shared>>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], shared.document.clone()).into_response()
+}
+
+/// wire.md section 11: 503 while the gateway drains.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let draining = shared.stopping.is_cancelled();
+    let failing: &[&str] = if draining { &["gateway-draining"] } else { &[] };
+    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = json!({ "ready": !draining, "failing": failing, "uptimeMs": shared.context.uptime_ms() });
+    uncached((status, Json(body)))
+}
+
+async fn started(State(shared): State<Arc<Shared>>) -> Response {
+    let draining = shared.stopping.is_cancelled();
+    let (status, word) =
+        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "started") };
+    let version = env!("CARGO_PKG_VERSION");
+    let body = json!({ "ok": !draining, "status": word, "version": version, "uptimeMs": shared.context.uptime_ms() });
+    uncached((status, Json(body)))
+}
+
+async fn front() -> &'static str {
+    concat!(
+        "OpenClaw Gateway ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\nJSON-RPC 2.0: POST /rpc, or a WebSocket at /rpc\nThe contract: GET /openrpc.json\nProbes: GET /healthz, /readyz, /startupz\n"
+    )
+}
+
+/// JSON-RPC over POST.
+async fn rpc(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let remote = request.extensions().get::<Remote>().map_or(([0, 0, 0, 0], 0).into(), |remote| remote.0);
+    let connection = match caller(request.headers(), &shared, remote, Transport::Http) {
+        Ok(connection) => Arc::new(connection),
+        Err(refusal) => return *refusal,
+    };
+    if let Some(refusal) = connection.missing_credential() {
+        return unauthorized(&refusal.to_string());
+    }
+    let limits = &shared.limits;
+    let body = match Limited::new(request.into_body(), limits.max_payload_bytes).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("a request may have {} bytes at most", limits.max_payload_bytes);
+            return error_response(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                RpcError::new(ErrorCode::LimitExceeded, message),
+            );
+        }
+        Err(_) => {
+            let error = RpcError::new(ErrorCode::InvalidRequest, "the request body ended early");
+            return error_response(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    let Ok(text) = std::str::from_utf8(&body) else {
+        let error = RpcError::new(ErrorCode::ParseError, "the text is not JSON: it is not UTF-8");
+        return json_response(jsonrpc::error_text("null", error));
+    };
+    let peer = Peer {
+        dispatcher: &shared.dispatcher,
+        connection: &connection,
+        subscriptions: None,
+        max_batch: limits.max_batch,
+        max_response_bytes: limits.max_payload_bytes,
+    };
+    let answer = match jsonrpc::receive(text, &peer) {
+        Reply::Nothing => None,
+        Reply::Ready(text) => Some(text),
+        Reply::Pending(answer) => answer.await,
+    };
+    answer.map_or_else(|| StatusCode::NO_CONTENT.into_response(), json_response)
+}
+
+fn json_response(text: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn error_response(status: StatusCode, error: RpcError) -> Response {
+    (status, json_response(jsonrpc::error_text("null", error))).into_response()
+}
+
+fn unauthorized(message: &str) -> Response {
+    let mut response = error_response(StatusCode::UNAUTHORIZED, RpcError::unauthorized(message));
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"openclaw-gateway\""));
+    response
+}
+
+/// The caller as its headers make it known: deadline, scopes, credential. A wrong credential is refused; none leaves
+/// the connection unauthenticated, unless the gateway asks for nothing.
+fn caller(
+    headers: &HeaderMap,
+    shared: &Shared,
+    remote: SocketAddr,
+    transport: Transport,
+) -> Result<Connection, Box<Response>> {
+    let bad = |message: String| {
+        error_response(StatusCode::BAD_REQUEST, RpcError::new(ErrorCode::InvalidRequest, message))
+    };
+    let call_timeout = match headers.get(TIMEOUT_HEADER) {
+        None => None,
+        Some(value) => match value.to_str().ok().and_then(|value| value.parse().ok()).filter(|ms| *ms > 0) {
+            Some(ms) => Some(Duration::from_millis(ms)),
+            None => {
+                return Err(bad(format!(
+                    "header {TIMEOUT_HEADER} must be a positive number of milliseconds"
+                ))
+                .into());
+            }
+        },
+    };
+    let asked = match headers.get(SCOPES_HEADER) {
+        None => None,
+        // Names that the gateway does not know grant nothing.
+        Some(value) => match value.to_str() {
+            Ok(names) => {
+                Some(names.split(',').filter_map(|name| Scope::from_name(name.trim())).collect::<Scopes>())
+            }
+            Err(_) => {
+                return Err(
+                    bad(format!("header {SCOPES_HEADER} must be scope names separated by commas")).into()
+                );
+            }
+        },
+    };
+    let id = shared.next_connection_id();
+    let connection = Connection::new(id, remote, transport, call_timeout, Arc::clone(&shared.authenticator));
+    let credential = match headers.get(AUTHORIZATION) {
+        None => None,
+        Some(value) => match value.to_str().ok().and_then(bearer) {
+            Some(token) => Some(token),
+            None => {
+                return Err(
+                    unauthorized("unauthorized: the Authorization header must be `Bearer <token>`").into()
+                );
+            }
+        },
+    };
+    match connection.authenticate(credential, asked) {
+        Err(refusal) if credential.is_some() => {
+            tracing::warn!(%remote, reason = %refusal, "a caller was refused");
+            Err(unauthorized(&refusal.to_string()).into())
+        }
+        _ => Ok(connection),
+    }
+}
+
+/// The token of `Bearer <token>` (RFC 6750 section 2.1; the scheme in any case).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+/// A page of another site may not call: neither by a form nor by a script (cross-site WebSocket hijacking).
+/// Programs that are no browsers send no `Origin`.
+fn foreign_origin(headers: &HeaderMap) -> Option<Response> {
+    let origin = headers.get(ORIGIN)?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    if authority.is_some() && authority == host {
+        return None;
+    }
+    let error =
+        RpcError::new(ErrorCode::Forbidden, "origin not allowed: open the page from the gateway itself");
+    Some(error_response(StatusCode::FORBIDDEN, error))
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    })
+}
+
+/// Answers an upgrade and hands the socket to the loop. RFC 6455 section 4.2.
+fn upgrade(
+    mut request: Request,
+    shared: &Arc<Shared>,
+    remote: SocketAddr,
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<Response, Box<Response>> {
+    let refuse = |status: StatusCode, message: &str| {
+        Box::new(error_response(status, RpcError::new(ErrorCode::InvalidRequest, message)))
+    };
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(Box::new(method_not_allowed("GET")));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(response);
+    }
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "header Sec-WebSocket-Key is missing"));
+    };
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let offers_jsonrpc = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim() == JSONRPC_SUBPROTOCOL);
+    if !offers_jsonrpc && request.uri().path() != RPC_PATH {
+        let message = "this gateway does not serve OpenClaw frames yet: connect to /rpc, or offer the subprotocol jsonrpc";
+        return Err(refuse(StatusCode::NOT_IMPLEMENTED, message));
+    }
+    if shared.stopping.is_cancelled() {
+        let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
+        return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
+    }
+    let connection = caller(headers, shared, remote, Transport::WebSocket)?;
+    let unauthenticated = if connection.is_authenticated() {
+        None
+    } else {
+        let permit = Arc::clone(&shared.unauthenticated).try_acquire_owned().map_err(|_| {
+            let error = RpcError::new(ErrorCode::Unavailable, "too many connections wait for authentication");
+            error_response(StatusCode::SERVICE_UNAVAILABLE, error)
+        })?;
+        Some(permit)
+    };
+    let Some(upgrading) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "this connection cannot be upgraded"));
+    };
+    let (shared_for_task, permit) = (Arc::clone(shared), Arc::clone(permit));
+    shared.tasks.spawn(async move {
+        let upgraded = match upgrading.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%remote, %error, "an upgrade failed"),
+        };
+        tracing::debug!(connection = connection.id(), %remote, "WebSocket open");
+        let context = Arc::clone(&shared_for_task.context);
+        let connection = Arc::new(connection);
+        let _open = context.connections.enter(&connection);
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            // The stream itself, without the layers that brought it here.
+            Ok(parts) => {
+                let stream = parts.io.into_inner();
+                websocket::serve(stream, &parts.read_buf, connection, shared_for_task, unauthenticated).await;
+            }
+            Err(upgraded) => {
+                let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
+                websocket::serve(stream, &[], connection, shared_for_task, unauthenticated).await;
+            }
+        }
+        drop(permit);
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if offers_jsonrpc {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(JSONRPC_SUBPROTOCOL));
+    }
+    headers.insert(DIALECT_HEADER, HeaderValue::from_static(JSONRPC_SUBPROTOCOL));
+    Ok(response)
+}

@@ -1,0 +1,378 @@
+//! One WebSocket: the loop that reads, dispatches and writes.
+//!
+//! One task owns the socket. While it waits for the peer to take output it reads nothing, so that a peer which
+//! does not read cannot make the gateway work or remember. A call that is ready at its first poll costs no task;
+//! others are spawned, and cancelled with the connection. Output is written in batches with one flush.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::JoinSet,
+    time::{Instant, Sleep, timeout},
+};
+use tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use super::{
+    Shared,
+    jsonrpc::{self, Peer, Reply},
+    socket::Socket,
+};
+use crate::{connection::Connection, dispatcher::Subscriptions};
+
+/// How many messages are read or items written before the other side has its turn.
+const TURN: usize = 64;
+/// How many bytes are queued before they are flushed and nothing more is read.
+const QUEUED_BYTES: usize = 64 * 1024;
+/// How long a peer has to take the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// The peer closed it, or is gone.
+    Gone,
+    /// The gateway stops.
+    Stopping,
+    /// The peer does not take its output.
+    SlowConsumer,
+    /// The peer did not authenticate in time.
+    NotAuthenticated,
+    /// The peer showed a wrong credential.
+    Refused,
+    /// The peer answers no ping.
+    NoPong,
+    /// The peer sent what is no message.
+    Invalid(CloseCode, Cow<'static, str>),
+}
+
+impl End {
+    fn close_frame(&self) -> Option<CloseFrame> {
+        let (code, reason) = match self {
+            Self::Gone => return None,
+            Self::Stopping => (CloseCode::Restart, "service restart".into()),
+            Self::SlowConsumer => (CloseCode::Again, "slow consumer: output was not taken in time".into()),
+            Self::NotAuthenticated => (CloseCode::Policy, "no authentication in time".into()),
+            Self::Refused => (CloseCode::Policy, "unauthorized".into()),
+            Self::NoPong => (CloseCode::Policy, "no pong in time".into()),
+            Self::Invalid(code, reason) => (*code, reason.clone()),
+        };
+        Some(CloseFrame { code, reason: reason.as_ref().into() })
+    }
+}
+
+/// Serves a WebSocket to its end. `unauthenticated` is the permit that a connection without credential holds
+/// until it has one.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    read: &[u8],
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    unauthenticated: Option<OwnedSemaphorePermit>,
+) {
+    let limits = &shared.limits;
+    let max_message_bytes = if unauthenticated.is_some() {
+        limits.max_unauthenticated_payload_bytes
+    } else {
+        limits.max_payload_bytes
+    };
+    let socket = Socket::new(stream, read, limits, max_message_bytes);
+    let stopping = shared.stopping.clone();
+    let now = Instant::now();
+    let mut session = Session {
+        socket,
+        connection,
+        unauthenticated,
+        subscriptions: None,
+        items: None,
+        calls: None,
+        queued_bytes: 0,
+        dirty: false,
+        blocked_since: None,
+        pinged: false,
+        next_ping: now + limits.ping_interval,
+        authenticate_by: now + limits.authentication_timeout,
+        timer: None,
+        draining: false,
+        shared,
+    };
+    let id = session.connection.id();
+    let mut end = tokio::select! {
+        end = std::future::poll_fn(|cx| session.poll(cx)) => end,
+        () = stopping.cancelled() => End::Stopping,
+    };
+    if end == End::Stopping {
+        session.draining = true;
+        let drain_timeout = session.shared.limits.drain_timeout;
+        end = timeout(drain_timeout, std::future::poll_fn(|cx| session.poll(cx)))
+            .await
+            .unwrap_or(End::Stopping);
+    }
+    match &end {
+        End::Gone | End::Stopping => tracing::debug!(connection = id, reason = ?end, "connection ends"),
+        _ => {
+            tracing::warn!(connection = id, remote = %session.connection.remote(), reason = ?end, "connection closed")
+        }
+    }
+    if let Some(frame) = end.close_frame() {
+        let _ = timeout(CLOSE_TIMEOUT, session.socket.close(frame)).await;
+    }
+}
+
+/// One connection at work.
+struct Session<S> {
+    socket: Socket<S>,
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    /// Held until the connection is authenticated.
+    unauthenticated: Option<OwnedSemaphorePermit>,
+    /// Where subscriptions send to, made for the first message: most connections have none.
+    subscriptions: Option<Subscriptions>,
+    items: Option<mpsc::Receiver<Box<RawValue>>>,
+    /// Calls whose answer is yet to come, made for the first one.
+    calls: Option<JoinSet<Option<String>>>,
+    /// Bytes queued since the last complete flush.
+    queued_bytes: usize,
+    /// Whether something may be left to flush.
+    dirty: bool,
+    /// Since when the peer has taken nothing.
+    blocked_since: Option<Instant>,
+    /// Whether a ping waits for its pong, or for anything else from the peer.
+    pinged: bool,
+    next_ping: Instant,
+    authenticate_by: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the gateway stops: nothing more is read, calls in flight are finished.
+    draining: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Works until there is nothing to do, or the connection ends.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.turn(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            if self.dirty && !self.flush(cx)? {
+                // The peer takes nothing: no reading, no answers, no items until it does.
+                return self.check_time(cx);
+            }
+            let mut worked = self.write_answers(cx)?;
+            worked |= self.write_items(cx)?;
+            if self.draining {
+                if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
+                    return Err(End::Stopping);
+                }
+            } else if self.queued_bytes < QUEUED_BYTES && self.has_room() {
+                worked |= self.read(cx)?;
+            }
+            if !worked && !self.dirty {
+                return self.check_time(cx);
+            }
+        }
+    }
+
+    /// Whether everything queued has gone to the peer.
+    fn flush(&mut self, cx: &Context<'_>) -> Result<bool, End> {
+        match self.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.dirty = false;
+                self.queued_bytes = 0;
+                self.blocked_since = None;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(End::Gone),
+            Poll::Pending => {
+                self.blocked_since.get_or_insert_with(Instant::now);
+                Ok(false)
+            }
+        }
+    }
+
+    fn queue(&mut self, cx: &Context<'_>, text: String) -> Result<(), End> {
+        self.queued_bytes += text.len();
+        self.dirty = true;
+        match self.socket.queue(cx, Message::text(text)) {
+            Ok(()) => Ok(()),
+            Err(Error::WriteBufferFull(_)) => Err(End::SlowConsumer),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Writes the answers of calls that have ended meanwhile.
+    fn write_answers(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut worked = false;
+        while self.queued_bytes < QUEUED_BYTES {
+            let Some(calls) = &mut self.calls else { break };
+            let Poll::Ready(Some(ended)) = calls.poll_join_next(cx) else { break };
+            worked = true;
+            // Panics of handlers are contained by the dispatcher.
+            if let Ok(Some(text)) = ended {
+                self.queue(cx, text)?;
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Writes items of subscriptions.
+    fn write_items(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut worked = false;
+        while self.queued_bytes < QUEUED_BYTES {
+            let Some(items) = &mut self.items else { break };
+            let Poll::Ready(Some(item)) = items.poll_recv(cx) else { break };
+            worked = true;
+            self.queue(cx, String::from(Box::<str>::from(item)))?;
+        }
+        Ok(worked)
+    }
+
+    fn has_room(&self) -> bool {
+        self.calls.as_ref().map_or(0, JoinSet::len) < self.shared.limits.max_in_flight
+    }
+
+    /// Reads what has arrived, up to a turn of messages.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        for count in 0..TURN {
+            let message = match self.socket.poll_read(cx) {
+                Poll::Pending => return Ok(count > 0),
+                Poll::Ready(Ok(message)) => message,
+                Poll::Ready(Err(error)) => return Err(invalid(error)),
+            };
+            self.pinged = false;
+            match message {
+                Message::Text(text) => self.receive(cx, text.as_str())?,
+                // Clients that send their JSON in binary messages are served too (wire.md section 1).
+                Message::Binary(bytes) => match std::str::from_utf8(&bytes) {
+                    Ok(text) => self.receive(cx, text)?,
+                    Err(_) => {
+                        return Err(End::Invalid(CloseCode::Invalid, "the message is not UTF-8".into()));
+                    }
+                },
+                // tungstenite has queued the pong.
+                Message::Ping(_) => self.dirty = true,
+                Message::Close(_) => return Err(self.closed_by_peer(cx)),
+                Message::Pong(_) | Message::Frame(_) => {}
+            }
+            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() {
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends the answer to the peer's close frame, which tungstenite has queued.
+    fn closed_by_peer(&mut self, cx: &Context<'_>) -> End {
+        let _ = self.socket.poll_flush(cx);
+        End::Gone
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
+        let limits = &self.shared.limits;
+        if self.subscriptions.is_none() {
+            let (subscriptions, items) = Subscriptions::new(limits);
+            self.subscriptions = Some(subscriptions);
+            self.items = Some(items);
+        }
+        let peer = Peer {
+            dispatcher: &self.shared.dispatcher,
+            connection: &self.connection,
+            subscriptions: self.subscriptions.as_ref(),
+            max_batch: limits.max_batch,
+            max_response_bytes: limits.max_payload_bytes,
+        };
+        match jsonrpc::receive(text, &peer) {
+            Reply::Nothing => {}
+            Reply::Ready(text) => self.queue(cx, text)?,
+            Reply::Pending(answer) => {
+                self.calls.get_or_insert_default().spawn(answer);
+            }
+        }
+        if self.connection.is_refused() {
+            let _ = self.flush(cx);
+            return Err(End::Refused);
+        }
+        if self.unauthenticated.is_some() && self.connection.is_authenticated() {
+            self.unauthenticated = None;
+            self.socket.set_max_message_bytes(self.shared.limits.max_payload_bytes);
+        }
+        Ok(())
+    }
+
+    /// Looks at the clock, and asks to be woken when it matters next.
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            let limits = &self.shared.limits;
+            let mut next = self.next_ping;
+            if let Some(since) = self.blocked_since {
+                next = next.min(since + limits.send_timeout);
+            }
+            if self.unauthenticated.is_some() {
+                next = next.min(self.authenticate_by);
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            if timer.deadline() != next {
+                timer.as_mut().reset(next);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if self.blocked_since.is_some_and(|since| since + limits.send_timeout <= now) {
+                return Err(End::SlowConsumer);
+            }
+            if self.unauthenticated.is_some() && self.authenticate_by <= now {
+                return Err(End::NotAuthenticated);
+            }
+            if self.next_ping <= now {
+                self.next_ping = now + limits.ping_interval;
+                // A blocked peer is judged by the send timeout alone.
+                if self.blocked_since.is_none() {
+                    if std::mem::replace(&mut self.pinged, true) {
+                        return Err(End::NoPong);
+                    }
+                    self.ping(cx)?;
+                }
+            }
+        }
+    }
+
+    fn ping(&mut self, cx: &Context<'_>) -> Result<(), End> {
+        self.dirty = true;
+        if self.socket.queue(cx, Message::Ping(bytes::Bytes::new())).is_err() {
+            return Err(End::Gone);
+        }
+        self.flush(cx).map(drop)
+    }
+}
+
+/// What a message that cannot be read says about the peer.
+fn invalid(error: Error) -> End {
+    match error {
+        Error::Capacity(tungstenite::error::CapacityError::MessageTooLong { size, max_size }) => {
+            End::Invalid(CloseCode::Size, format!("a message of {size} bytes; {max_size} are allowed").into())
+        }
+        Error::Utf8(_) => End::Invalid(CloseCode::Invalid, "the message is not UTF-8".into()),
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
+        Error::Protocol(error) => {
+            // A close frame holds 125 bytes, two of them for the code (RFC 6455 section 5.5.1).
+            let reason: String = error.to_string().chars().filter(char::is_ascii).take(123).collect();
+            End::Invalid(CloseCode::Protocol, reason.into())
+        }
+        _ => End::Gone,
+    }
+}
