@@ -98,7 +98,7 @@ impl WebSocket {
     /// Connects and upgrades.
     pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Self, Error> {
         let limit = options.connect_timeout;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + limit.min(FOREVER);
         let timed_out = |what| Error::Timeout { what, after: limit };
         let tcp = timeout_at(deadline, dial(endpoint))
             .await
