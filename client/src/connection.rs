@@ -1,0 +1,333 @@
+//! One connection to a gateway, over either transport, with the limits of its calls.
+//!
+//! Params are what goes onto the wire: `by_name` has made them so.
+
+use std::{fmt, future::Future, time::Duration};
+
+use jsonrpsee::{core::client::Subscription, types::ErrorObjectOwned};
+use openclaw_schema::{Scope, methods};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::{Host, Url};
+
+use crate::{
+    error::{Error, TimeoutKind},
+    http::Http,
+    websocket::WebSocket,
+};
+
+/// The response header in which a gateway names its version.
+pub(crate) const GATEWAY_HEADER: &str = "openclaw-gateway";
+/// The request header with the caller's limit per call, in milliseconds.
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("openclaw-timeout-ms");
+/// The request header that narrows the caller's rights.
+const SCOPES_HEADER: HeaderName = HeaderName::from_static("openclaw-scopes");
+/// Where a gateway takes calls over HTTP.
+const HTTP_PATH: &str = "/rpc";
+/// How long a long poll waits when its params do not say: the default that `agent.wait` declares.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
+/// Where a gateway is.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Where calls are posted to, over HTTP.
+    pub(crate) url: Url,
+    /// The URL as errors and logs show it: without the query, which may hold secrets.
+    pub(crate) shown: String,
+    pub(crate) websocket: bool,
+    pub(crate) tls: bool,
+    pub(crate) loopback: bool,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    /// Host and port, as the `Host` header has them.
+    pub(crate) authority: String,
+    /// Path and query.
+    pub(crate) target: String,
+}
+
+impl Endpoint {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        // The text itself is not repeated: it may hold a credential.
+        let mut url = Url::parse(text).map_err(|problem| {
+            Error::invalid(format!("the URL of the gateway is not valid: {problem}; write ws://host:port"))
+        })?;
+        let (websocket, tls) = match url.scheme() {
+            "ws" => (true, false),
+            "wss" => (true, true),
+            "http" => (false, false),
+            "https" => (false, true),
+            other => {
+                let message = format!("a gateway's URL begins with ws, wss, http or https, not `{other}`");
+                return Err(Error::invalid(message));
+            }
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::invalid(
+                "a gateway's URL carries no user or password; give the credential apart",
+            ));
+        }
+        url.set_fragment(None);
+        if !websocket && matches!(url.path(), "" | "/") {
+            url.set_path(HTTP_PATH);
+        }
+        let host = url.host().map(|host| host.to_owned()).filter(|host| *host != Host::Domain(String::new()));
+        let (Some(host), Some(port)) = (host, url.port_or_known_default()) else {
+            return Err(Error::invalid("the URL of the gateway names no host; write ws://host:port"));
+        };
+        let loopback = match &host {
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+            Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+        };
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_string(),
+        };
+        let target = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let path = if url.path() == "/" { "" } else { url.path() };
+        let shown = format!("{}://{authority}{path}", url.scheme());
+        Ok(Self { shown, websocket, tls, loopback, host, port, authority, target, url })
+    }
+}
+
+/// What a connection is set up with.
+pub(crate) struct Options {
+    /// Headers of every POST, and of the upgrade. Secret values are marked as such.
+    pub(crate) headers: HeaderMap,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) call_timeout: Option<Duration>,
+    pub(crate) max_response_bytes: usize,
+}
+
+impl Options {
+    pub(crate) fn new(
+        credential: Option<&SecretString>,
+        scopes: Option<&[Scope]>,
+        connect_timeout: Duration,
+        call_timeout: Option<Duration>,
+        max_response_bytes: usize,
+    ) -> Result<Self, Error> {
+        let mut headers = HeaderMap::new();
+        if let Some(credential) = credential {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", credential.expose_secret()))
+                .map_err(|_| Error::invalid("the credential holds characters that a header cannot carry"))?;
+            bearer.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+        if let Some(limit) = call_timeout {
+            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(TIMEOUT_HEADER, HeaderValue::from(limit_ms.max(1)));
+        }
+        if let Some(scopes) = scopes {
+            let names: Vec<&str> = scopes.iter().map(|scope| scope.name()).collect();
+            let names = HeaderValue::from_str(&names.join(",")).expect("scope names are plain ASCII");
+            headers.insert(SCOPES_HEADER, names);
+        }
+        Ok(Self { headers, connect_timeout, call_timeout, max_response_bytes })
+    }
+}
+
+/// One connection, over either transport.
+pub(crate) struct Connection {
+    wire: Wire,
+    url: String,
+    call_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Wire {
+    WebSocket(Box<WebSocket>),
+    Http(Http),
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("url", &self.url).field("wire", &self.wire).finish()
+    }
+}
+
+impl Connection {
+    pub(crate) async fn open(endpoint: &Endpoint, options: &Options) -> Result<Self, Error> {
+        let wire = if endpoint.websocket {
+            Wire::WebSocket(Box::new(WebSocket::connect(endpoint, options).await?))
+        } else {
+            Wire::Http(Http::new(endpoint, options)?)
+        };
+        Ok(Self { wire, url: endpoint.shown.clone(), call_timeout: options.call_timeout })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        self.call_timeout
+    }
+
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        match self.wire {
+            Wire::WebSocket(_) => true,
+            Wire::Http(_) => false,
+        }
+    }
+
+    pub(crate) fn server_version(&self) -> Option<&str> {
+        match &self.wire {
+            Wire::WebSocket(socket) => socket.server_version(),
+            Wire::Http(http) => http.server_version(),
+        }
+    }
+
+    /// Why the connection has ended, if it has. Over HTTP there is none to end.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        match &self.wire {
+            Wire::WebSocket(socket) => socket.ended(),
+            Wire::Http(_) => None,
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match &self.wire {
+            Wire::WebSocket(socket) => socket.close().await,
+            // Kept connections close when the client is dropped.
+            Wire::Http(_) => {}
+        }
+    }
+
+    /// Calls `method` with the params object, within the limit.
+    pub(crate) async fn call(&self, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, Error> {
+        let limit = self.call_timeout.map(|limit| limit.saturating_add(long_poll(method, params)));
+        within(limit, async {
+            match &self.wire {
+                Wire::WebSocket(socket) => socket.request(method, params).await,
+                Wire::Http(http) => http.request(method, params).await,
+            }
+        })
+        .await
+    }
+
+    /// Makes several calls at once. The answers come in the order of the calls.
+    pub(crate) async fn batch(
+        &self,
+        calls: Vec<(&str, Option<Box<RawValue>>)>,
+    ) -> Result<Vec<Result<Box<RawValue>, ErrorObjectOwned>>, Error> {
+        within(self.call_timeout, async {
+            match &self.wire {
+                Wire::WebSocket(socket) => socket.batch(calls).await,
+                Wire::Http(http) => http.batch(&calls).await,
+            }
+        })
+        .await
+    }
+
+    /// Sends `method` without asking for an answer.
+    pub(crate) async fn notify(&self, method: &str, params: Option<Box<RawValue>>) -> Result<(), Error> {
+        within(self.call_timeout, async {
+            match &self.wire {
+                Wire::WebSocket(socket) => socket.notify(method, params).await,
+                Wire::Http(http) => http.notify(method, params.as_deref()).await,
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn subscribe<N: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Option<Box<RawValue>>,
+        unsubscribe: &str,
+    ) -> Result<Subscription<N>, Error> {
+        within(self.call_timeout, self.socket()?.subscribe(method, params, unsubscribe)).await
+    }
+
+    pub(crate) async fn subscribe_to_method<N: DeserializeOwned>(
+        &self,
+        method: &str,
+    ) -> Result<Subscription<N>, Error> {
+        within(self.call_timeout, self.socket()?.subscribe_to_method(method)).await
+    }
+
+    fn socket(&self) -> Result<&WebSocket, Error> {
+        match &self.wire {
+            Wire::WebSocket(socket) => Ok(socket),
+            Wire::Http(_) => Err(Error::no_subscriptions_over_http()),
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, call)
+            .await
+            .unwrap_or(Err(Error::Timeout { what: TimeoutKind::Call, after: limit })),
+        None => call.await,
+    }
+}
+
+/// How much longer than other calls this one may take, because its params ask the gateway to wait.
+fn long_poll(method: &str, params: Option<&RawValue>) -> Duration {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wait {
+        timeout_ms: Option<u64>,
+    }
+    if !methods::find(method).is_some_and(|record| record.long_poll) {
+        return Duration::ZERO;
+    }
+    let wait: Option<Wait> = params.and_then(|params| serde_json::from_str(params.get()).ok());
+    wait.and_then(|wait| wait.timeout_ms).map_or(LONG_POLL, Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(url: &str) -> Endpoint {
+        Endpoint::parse(url).expect("the URL is valid")
+    }
+
+    #[test]
+    fn the_scheme_chooses_the_transport_and_http_has_a_default_path() {
+        let socket = endpoint("ws://127.0.0.1:18999");
+        assert!(socket.websocket && !socket.tls && socket.loopback);
+        assert_eq!((socket.target.as_str(), socket.authority.as_str()), ("/", "127.0.0.1:18999"));
+        let secure = endpoint("wss://gateway.example/x?y=z");
+        assert!(secure.websocket && secure.tls && !secure.loopback);
+        assert_eq!(
+            (secure.target.as_str(), secure.port, secure.authority.as_str()),
+            ("/x?y=z", 443, "gateway.example")
+        );
+        assert_eq!(endpoint("http://localhost:1").url.as_str(), "http://localhost:1/rpc");
+        assert_eq!(endpoint("https://[::1]:1/other").url.as_str(), "https://[::1]:1/other");
+        assert!(endpoint("https://[::1]:1").loopback && endpoint("ws://a.localhost").loopback);
+    }
+
+    #[test]
+    fn urls_that_cannot_be_used_are_refused_without_repeating_them() {
+        for url in
+            ["", "127.0.0.1:18999", "ftp://host", "ws://", "ws://user:hunter2@host", "ws://:hunter2@host:x"]
+        {
+            let error = Endpoint::parse(url).expect_err("the URL cannot be used");
+            assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+        assert_eq!(endpoint("wss://host/path?token=hunter2").shown, "wss://host/path");
+    }
+
+    #[test]
+    fn a_long_poll_may_take_as_much_longer_as_it_asks_for() {
+        let params = |text: &str| RawValue::from_string(text.to_owned()).expect("the params are JSON");
+        let given = params(r#"{"runId":"k","timeoutMs":45000}"#);
+        assert_eq!(long_poll("agent.wait", Some(&given)), Duration::from_secs(45));
+        assert_eq!(long_poll("agent.wait", Some(&params(r#"{"runId":"k"}"#))), LONG_POLL);
+        assert_eq!(long_poll("health", None), Duration::ZERO);
+    }
+}

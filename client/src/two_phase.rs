@@ -1,0 +1,242 @@
+//! Calls in two phases: an acknowledgement at once, the outcome later.
+//!
+//! Over JSON-RPC the outcome is field `final` of the result of the method's wait method, which is called again
+//! and again while the field is absent. That works over every transport, and for every method that declares
+//! an outcome.
+
+use std::{fmt, time::Duration};
+
+use openclaw_schema::{
+    client::{AgentClient as _, EventsClient as _},
+    contract::{Contract as _, TwoPhase},
+    events::EventName,
+    methods::{
+        agent::{AckStatus, AgentAbortParams, AgentAck, AgentContract, AgentOutcome, AgentParams},
+        events::EventsSubscribeParams,
+    },
+    problem::ParamProblem,
+    types::Text,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, sleep};
+
+use crate::{Client, ErrorCode, RunEvents, error::Error, events::EventStream};
+
+/// How long one wait asks the gateway to hold the call: short enough for proxies in between, which often cut
+/// at 30 or 60 seconds.
+const WAIT: Duration = Duration::from_secs(20);
+/// The least time from one wait to the next, so that a gateway which answers early is not asked in a spin.
+const WAIT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The two-phase declaration of `agent`.
+const AGENT: TwoPhase = {
+    let methods = AgentContract::METHODS;
+    let mut index = 0;
+    loop {
+        match methods[index].two_phase {
+            Some(two_phase) => break two_phase,
+            None => index += 1,
+        }
+    }
+};
+
+/// A new idempotency key: a UUID of version 7, which sorts by the time of its making.
+#[must_use]
+pub fn new_idempotency_key() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// The params of a run, with an idempotency key made.
+///
+/// ```
+/// # fn main() -> Result<(), openclaw_client::Error> {
+/// let params = openclaw_client::AgentRequest::new("hello").session_key("main").build()?;
+/// assert_eq!(params.message.as_str(), "hello");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "`build` makes the params"]
+pub struct AgentRequest {
+    message: String,
+    idempotency_key: String,
+    agent_id: Option<String>,
+    session_key: Option<String>,
+}
+
+impl AgentRequest {
+    /// Says `message` to the default agent.
+    pub fn new(message: impl Into<String>) -> Self {
+        let idempotency_key = new_idempotency_key();
+        Self { message: message.into(), idempotency_key, agent_id: None, session_key: None }
+    }
+
+    /// Names the run, instead of the key that was made. A repeat with the same key starts nothing.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = key.into();
+        self
+    }
+
+    /// Which agent to speak to.
+    pub fn agent_id(mut self, agent: impl Into<String>) -> Self {
+        self.agent_id = Some(agent.into());
+        self
+    }
+
+    /// Which session to speak in.
+    pub fn session_key(mut self, session: impl Into<String>) -> Self {
+        self.session_key = Some(session.into());
+        self
+    }
+
+    /// The params. Fields that have no setter here are absent, and can be set on the result.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] when a text is empty or too long.
+    pub fn build(self) -> Result<AgentParams, Error> {
+        Ok(AgentParams {
+            message: text("/message", self.message)?,
+            idempotency_key: text("/idempotencyKey", self.idempotency_key)?,
+            agent_id: self.agent_id.map(|agent| text("/agentId", agent)).transpose()?,
+            session_key: self.session_key.map(|session| text("/sessionKey", session)).transpose()?,
+            model: None,
+            timeout: None,
+            deliver: None,
+            extra_system_prompt: None,
+            label: None,
+        })
+    }
+}
+
+fn text<const MIN: usize, const MAX: usize>(path: &str, value: String) -> Result<Text<MIN, MAX>, Error> {
+    Text::new(value).map_err(|reason| {
+        let problem = ParamProblem { path: path.to_owned(), reason, allowed: Vec::new(), nearest: None };
+        Error::invalid_params(AgentContract::METHODS[0].name, problem)
+    })
+}
+
+/// A run that was started with [`Client::run_agent`].
+///
+/// Dropping it does not end the run: [`AgentRun::abort`] does.
+pub struct AgentRun {
+    client: Client,
+    ack: AgentAck,
+    events: RunEvents,
+}
+
+impl fmt::Debug for AgentRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentRun").field("ack", &self.ack).finish_non_exhaustive()
+    }
+}
+
+impl AgentRun {
+    pub(crate) async fn start(client: &Client, params: AgentParams) -> Result<Self, Error> {
+        let mut events = if client.has_subscriptions() {
+            let wanted = EventsSubscribeParams {
+                events: Some(vec![EventName::Agent, EventName::Chat]),
+                run_id: Some(params.idempotency_key.clone()),
+            };
+            // Before the call, so that no event is missed.
+            RunEvents::from_stream(EventStream::new(client.events_subscribe(wanted).await?, client.clone()))
+        } else {
+            RunEvents::unavailable()
+        };
+        let ack = client.agent(params).await?;
+        if ack.status == AckStatus::Ended {
+            // Its events are past.
+            events = RunEvents::over();
+        }
+        Ok(Self { client: client.clone(), ack, events })
+    }
+
+    /// How the call was received.
+    #[must_use]
+    pub fn ack(&self) -> &AgentAck {
+        &self.ack
+    }
+
+    /// The events of the run. The stream ends with the run, and holds about a thousand unread events: who wants
+    /// events reads them before, or while, waiting for the outcome.
+    pub fn events(&mut self) -> &mut RunEvents {
+        &mut self.events
+    }
+
+    /// Waits until the run has ended.
+    ///
+    /// There is no limit but the run's own, which is its param `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As any call. A run that failed is no error here: [`AgentOutcome::status`] says so.
+    pub async fn outcome(&self) -> Result<AgentOutcome, Error> {
+        let outcome = wait_for_final(&self.client, AGENT.wait, &self.ack.run_id).await?;
+        serde_json::from_str(outcome.get()).map_err(|problem| Error::bad_result(AGENT.wait, problem))
+    }
+
+    /// Ends the run. Answers whether this ended it; `false` when it had ended already.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn abort(&self) -> Result<bool, Error> {
+        let run_id =
+            Text::new(self.ack.run_id.clone()).map_err(|problem| Error::bad_result("agent", problem))?;
+        Ok(self.client.agent_abort(AgentAbortParams { run_id }).await?.aborted)
+    }
+}
+
+/// Calls `method`, hands its acknowledgement to `on_ack`, and waits for the outcome.
+pub(crate) async fn call_final(
+    client: &Client,
+    method: &str,
+    wait: &str,
+    params: Box<RawValue>,
+    on_ack: impl FnOnce(&RawValue),
+) -> Result<Box<RawValue>, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ack {
+        run_id: String,
+    }
+    let ack = client.call(method, params).await?;
+    let read: Ack = serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?;
+    on_ack(&ack);
+    wait_for_final(client, wait, &read.run_id).await
+}
+
+async fn wait_for_final(client: &Client, wait: &str, run_id: &str) -> Result<Box<RawValue>, Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        run_id: &'a str,
+        timeout_ms: u64,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default, rename = "final")]
+        outcome: Option<Box<RawValue>>,
+    }
+    // Half of the limit at most: the gateway has the other half to answer in.
+    let hold = client.call_timeout().map_or(WAIT, |limit| WAIT.min(limit / 2));
+    let timeout_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        let asked = Instant::now();
+        let params = to_raw_value(&Params { run_id, timeout_ms }).expect("a text and a number serialise");
+        match client.call(wait, params).await {
+            Ok(result) => {
+                let answer: Answer =
+                    serde_json::from_str(result.get()).map_err(|problem| Error::bad_result(wait, problem))?;
+                if let Some(outcome) = answer.outcome {
+                    return Ok(outcome);
+                }
+            }
+            // The run goes on; only this wait is over.
+            Err(error) if error.code() == Some(ErrorCode::DeadlineExceeded) => {}
+            Err(error) => return Err(error),
+        }
+        sleep(WAIT_INTERVAL.saturating_sub(asked.elapsed())).await;
+    }
+}

@@ -1,0 +1,629 @@
+//! JSON-RPC over WebSocket: the upgrade, and the transport beneath jsonrpsee's client core.
+//!
+//! The upgrade is written and read here, not by tungstenite: tungstenite logs the request with its credential,
+//! and drops the body of a refusal, which says why. From the upgrade on, tungstenite is the codec.
+//!
+//! One task drives the socket: the one that receives. The sending side only puts messages into the output
+//! buffer and wakes it, so that all calls which are ready at one moment leave in one write.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use futures_util::{SinkExt as _, StreamExt as _, future::poll_fn};
+use jsonrpsee::{
+    core::{
+        client::{
+            Client as RpcClient, ClientBuilder as RpcClientBuilder, ClientT as _, Error as RpcClientError,
+            IdKind, ReceivedMessage, Subscription, SubscriptionClientT as _, TransportReceiverT,
+            TransportSenderT,
+            async_client::{PingConfig, RpcService},
+        },
+        middleware::{Notification, Request, RpcServiceBuilder, RpcServiceT as _},
+        params::BatchRequestBuilder,
+    },
+    types::{ErrorObjectOwned, Id, ResponseSuccess},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Bytes, Error as CodecError, Message,
+        error::ProtocolError,
+        handshake::{
+            client::{Response, generate_key},
+            derive_accept_key,
+            machine::TryParse as _,
+        },
+        http::{HeaderMap, StatusCode},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use url::Host;
+
+use crate::{
+    by_name::Prepared,
+    connection::{Endpoint, GATEWAY_HEADER, Options},
+    error::{Error, TimeoutKind, TransportKind},
+    tls,
+};
+
+/// The subprotocol that is offered.
+const SUBPROTOCOL: &str = "jsonrpc";
+/// The response header in which our gateway names what it speaks on this connection. Stock gateways echo any
+/// subprotocol, so that only this header proves anything.
+const DIALECT_HEADER: &str = "openclaw-dialect";
+/// How long the head of the answer to the upgrade may be, and how much of the body of a refusal is read.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// tungstenite allocates this much per connection; its default is 128 KiB.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// How long a close frame may take to leave. A peer that reads nothing must not hold up a program's end.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
+/// A ping this often, so that a peer that vanished without a word is noticed by those who only listen.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection on which nothing arrived for this long, pongs included, is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+
+/// A connection over WebSocket.
+pub(crate) struct WebSocket {
+    core: RpcClient<RpcService>,
+    /// The core's own service, taken out of it: it has no time limit and so needs no timer thread, and hands
+    /// out results as they came.
+    service: RpcService,
+    socket: Arc<Socket>,
+    /// The core numbers its own requests, of subscriptions and batches, with texts.
+    next_id: AtomicU64,
+    server_version: Option<String>,
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket").field("connected", &self.core.is_connected()).finish_non_exhaustive()
+    }
+}
+
+impl WebSocket {
+    /// Connects and upgrades.
+    pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Self, Error> {
+        let limit = options.connect_timeout;
+        let deadline = Instant::now() + limit.min(FOREVER);
+        let timed_out = |what| Error::Timeout { what, after: limit };
+        let tcp = timeout_at(deadline, dial(endpoint))
+            .await
+            .map_err(|_| timed_out(TimeoutKind::Connect))?
+            .map_err(|cause| Error::transport(TransportKind::Unreachable, &endpoint.shown, cause))?;
+        let (stream, head) = timeout_at(deadline, async {
+            let stream = if endpoint.tls { encrypt(tcp, endpoint).await? } else { Box::new(tcp) };
+            upgrade(stream, endpoint, options).await
+        })
+        .await
+        .map_err(|_| timed_out(TimeoutKind::Handshake))??;
+        let server_version = text_of(&head, GATEWAY_HEADER).map(str::to_owned);
+        tracing::debug!(url = endpoint.shown, server_version, "connected");
+
+        let socket = Arc::new(Socket::new(stream, endpoint.shown.clone()));
+        let taken = Arc::new(OnceLock::new());
+        let slot = Arc::clone(&taken);
+        let take = move |service: RpcService| {
+            // The core is built once; were it built twice, either service would do.
+            let _ = slot.set(service.clone());
+            service
+        };
+        let core = RpcClientBuilder::new()
+            .id_format(IdKind::String)
+            // Limits are kept above.
+            .request_timeout(FOREVER)
+            .enable_ws_ping(PingConfig::new().ping_interval(PING_INTERVAL).inactive_limit(SILENCE_LIMIT))
+            .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(take))
+            .build_with_tokio(
+                Sender { socket: Arc::clone(&socket), pinged: false },
+                Receiver { socket: Arc::clone(&socket) },
+            );
+        let service = taken.get().expect("the core passes its service through every layer once").clone();
+        Ok(Self { core, service, socket, next_id: AtomicU64::new(1), server_version })
+    }
+
+    pub(crate) fn server_version(&self) -> Option<&str> {
+        self.server_version.as_deref()
+    }
+
+    /// Calls `method` and waits for its result, without a time limit.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> Result<Box<RawValue>, Error> {
+        let id = Id::Number(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let answer = match self.service.call(Request::borrowed(method, params, id)).await {
+            Ok(answer) => answer.into_response().into_inner(),
+            Err(error) => return Err(self.explain(error).await),
+        };
+        match ResponseSuccess::try_from(answer) {
+            Ok(success) => Ok(success.result),
+            Err(refusal) => Err(Error::refused(&refusal)),
+        }
+    }
+
+    pub(crate) async fn notify(&self, method: &str, params: Option<Box<RawValue>>) -> Result<(), Error> {
+        let params = params.map(std::borrow::Cow::Owned);
+        match self.service.notification(Notification::new(method.into(), params)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    /// Makes several calls with one message. The answers come in the order of the calls.
+    pub(crate) async fn batch(
+        &self,
+        calls: Vec<(&str, Option<Box<RawValue>>)>,
+    ) -> Result<Vec<Result<Box<RawValue>, ErrorObjectOwned>>, Error> {
+        let mut batch = BatchRequestBuilder::new();
+        for (method, params) in calls {
+            batch.insert(method, Prepared(params)).expect("JSON is JSON already");
+        }
+        match self.core.batch_request::<Box<RawValue>>(batch).await {
+            Ok(answers) => Ok(answers.into_iter().map(|answer| answer.map_err(|e| e.into_owned())).collect()),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    pub(crate) async fn subscribe<N: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Option<Box<RawValue>>,
+        unsubscribe: &str,
+    ) -> Result<Subscription<N>, Error> {
+        let error = match self.core.subscribe(method, Prepared(params), unsubscribe).await {
+            Ok(subscription) => return Ok(subscription),
+            Err(error) => error,
+        };
+        Err(self.explain(error).await)
+    }
+
+    pub(crate) async fn subscribe_to_method<N: DeserializeOwned>(
+        &self,
+        method: &str,
+    ) -> Result<Subscription<N>, Error> {
+        let error = match self.core.subscribe_to_method(method).await {
+            Ok(subscription) => return Ok(subscription),
+            Err(error) => error,
+        };
+        Err(self.explain(error).await)
+    }
+
+    /// The error as callers see it: why the connection ended, if that is what happened.
+    async fn explain(&self, error: RpcClientError) -> Error {
+        let ended = matches!(error, RpcClientError::ServiceDisconnect | RpcClientError::RestartNeeded(_));
+        if let (true, Some(cause)) = (ended, self.socket.lost.get()) {
+            return cause.clone();
+        }
+        // The socket was sound: the core itself gave up, over what it read or over silence.
+        let error = match error {
+            RpcClientError::ServiceDisconnect => self.core.on_disconnect().await,
+            other => other,
+        };
+        Error::from_rpc(&error, &self.socket.url)
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        if self.core.is_connected() {
+            return None;
+        }
+        let unknown = || {
+            let kind = TransportKind::Closed { code: None };
+            Error::transport(kind, &self.socket.url, "the connection was given up")
+        };
+        Some(self.socket.lost.get().cloned().unwrap_or_else(unknown))
+    }
+
+    /// Says goodbye. Calls that wait fail.
+    pub(crate) async fn close(&self) {
+        self.socket.lose(|| self.socket.closed(None, "it was closed by this program"));
+        self.socket.close().await;
+    }
+}
+
+/// Longer than any program runs, and short enough to be added to any point in time.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A byte stream, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+type BoxedStream = Box<dyn Stream>;
+
+async fn dial(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
+    let port = endpoint.port;
+    let tcp = match &endpoint.host {
+        Host::Ipv4(address) => TcpStream::connect((*address, port)).await,
+        Host::Ipv6(address) => TcpStream::connect((*address, port)).await,
+        // The resolver would take a thread to say the same (RFC 6761 section 6.3).
+        Host::Domain(name) if name == "localhost" => {
+            match TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await {
+                Ok(tcp) => Ok(tcp),
+                Err(error) => {
+                    TcpStream::connect((std::net::Ipv6Addr::LOCALHOST, port)).await.map_err(|_| error)
+                }
+            }
+        }
+        Host::Domain(name) => TcpStream::connect((name.as_str(), port)).await,
+    }?;
+    // A call is one small write that is to leave at once.
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+async fn encrypt(tcp: TcpStream, endpoint: &Endpoint) -> Result<BoxedStream, Error> {
+    let unreachable = |cause: &dyn fmt::Display| {
+        Error::transport(TransportKind::Unreachable, &endpoint.shown, format!("TLS failed: {cause}"))
+    };
+    let name = match &endpoint.host {
+        Host::Domain(name) => rustls::pki_types::ServerName::try_from(name.clone())
+            .map_err(|_| Error::invalid(format!("`{name}` is no name that a certificate can carry")))?,
+        Host::Ipv4(address) => std::net::IpAddr::from(*address).into(),
+        Host::Ipv6(address) => std::net::IpAddr::from(*address).into(),
+    };
+    let mut config = tls::platform_config().map_err(|cause| unreachable(&cause))?;
+    // An upgrade is HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, tcp).await.map_err(|cause| unreachable(&cause))?;
+    Ok(Box::new(stream))
+}
+
+/// Upgrades the stream (RFC 6455 section 4.1), and makes sure that a gateway of ours answers.
+async fn upgrade(
+    mut stream: BoxedStream,
+    endpoint: &Endpoint,
+    options: &Options,
+) -> Result<(WebSocketStream<BoxedStream>, HeaderMap), Error> {
+    let lost = |cause: std::io::Error| {
+        Error::transport(TransportKind::Closed { code: None }, &endpoint.shown, cause)
+    };
+    let key = generate_key();
+    let mut request = Vec::with_capacity(512);
+    for line in [
+        format!("GET {} HTTP/1.1", endpoint.target),
+        format!("Host: {}", endpoint.authority),
+        "Connection: Upgrade".to_owned(),
+        "Upgrade: websocket".to_owned(),
+        "Sec-WebSocket-Version: 13".to_owned(),
+        format!("Sec-WebSocket-Key: {key}"),
+        format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}"),
+    ] {
+        request.extend_from_slice(line.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    for (name, value) in &options.headers {
+        // A `HeaderValue` holds no line breaks.
+        request.extend_from_slice(name.as_str().as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)?;
+
+    let foreign = |what: String| Error::ProtocolMismatch {
+        message: format!("{} does not speak WebSocket: {what}", endpoint.shown),
+    };
+    let mut received = Vec::with_capacity(1024);
+    let (head_length, response) = loop {
+        if stream.read_buf(&mut received).await.map_err(lost)? == 0 {
+            let reason = "it was closed before the upgrade was answered";
+            return Err(Error::transport(TransportKind::Closed { code: None }, &endpoint.shown, reason));
+        }
+        match Response::try_parse(&received) {
+            Ok(Some(head)) => break head,
+            Ok(None) if received.len() > MAX_HEAD_BYTES => {
+                return Err(foreign(format!("its answer has more than {MAX_HEAD_BYTES} bytes of headers")));
+            }
+            Ok(None) => {}
+            Err(problem) => return Err(foreign(problem.to_string())),
+        }
+    };
+    let rest = received.split_off(head_length);
+    let head = response.headers();
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let body = body_of(&mut stream, rest, head).await;
+        return Err(upgrade_refused(response.status(), &body, &endpoint.shown));
+    }
+    if head
+        .get("sec-websocket-accept")
+        .is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str())
+    {
+        return Err(foreign("it answered the upgrade with a wrong `Sec-WebSocket-Accept`".to_owned()));
+    }
+    match text_of(head, DIALECT_HEADER) {
+        Some(SUBPROTOCOL) => {}
+        Some(other) => {
+            let message = format!(
+                "the gateway at {} answered in dialect `{other}`; this client speaks `{SUBPROTOCOL}`",
+                endpoint.shown
+            );
+            return Err(Error::ProtocolMismatch { message });
+        }
+        None => {
+            let message = format!(
+                "the gateway at {} speaks OpenClaw frames only, not JSON-RPC: it is a stock gateway, or an old one. \
+                 Point the client at a gateway that sends the header `{DIALECT_HEADER}`",
+                endpoint.shown
+            );
+            return Err(Error::ProtocolMismatch { message });
+        }
+    }
+    let mut config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    config.max_message_size = Some(options.max_response_bytes);
+    config.max_frame_size = Some(options.max_response_bytes);
+    let head = head.clone();
+    let stream = WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await;
+    Ok((stream, head))
+}
+
+fn text_of<'a>(head: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    head.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The body of a refusal, as far as it is announced and arrives.
+async fn body_of(stream: &mut BoxedStream, mut body: Vec<u8>, head: &HeaderMap) -> Vec<u8> {
+    let announced = text_of(head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let length = MAX_HEAD_BYTES.min(announced);
+    while body.len() < length {
+        // What is there already must do when the stream breaks off.
+        if !matches!(stream.read_buf(&mut body).await, Ok(1..)) {
+            break;
+        }
+    }
+    body
+}
+
+/// A JSON-RPC answer that carries an error.
+#[derive(Deserialize)]
+pub(crate) struct ErrorAnswer {
+    pub(crate) error: ErrorObjectOwned,
+}
+
+/// An upgrade was answered with something else than the switch of protocols.
+fn upgrade_refused(status: StatusCode, body: &[u8], url: &str) -> Error {
+    if let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(body) {
+        return Error::refused(&answer.error);
+    }
+    let reason = status.canonical_reason().unwrap_or("no upgrade to WebSocket");
+    if status == StatusCode::UNAUTHORIZED {
+        return Error::Unauthorized { message: format!("the gateway at {url} wants a valid credential") };
+    }
+    Error::transport(TransportKind::Rejected { status: status.as_u16() }, url, reason)
+}
+
+/// The socket, shared by the sending and the receiving half.
+struct Socket {
+    state: Mutex<State>,
+    /// Why the connection ended. Set before either half reports it.
+    lost: OnceLock<Error>,
+    url: String,
+}
+
+struct State {
+    /// Absent once the connection has ended, so that the descriptor does not outlive it.
+    stream: Option<WebSocketStream<BoxedStream>>,
+    /// Whether the output buffer holds messages that the receiving task is still to write.
+    unflushed: bool,
+    closing: bool,
+    /// Drives the socket.
+    receiver: Option<Waker>,
+    /// Waits for room in the output buffer.
+    sender: Option<Waker>,
+}
+
+impl State {
+    fn wake_receiver(&mut self) {
+        if let Some(waker) = self.receiver.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_sender(&mut self) {
+        if let Some(waker) = self.sender.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Socket {
+    fn new(stream: WebSocketStream<BoxedStream>, url: String) -> Self {
+        let state =
+            State { stream: Some(stream), unflushed: false, closing: false, receiver: None, sender: None };
+        Self { state: Mutex::new(state), lost: OnceLock::new(), url }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No invariant spans a panic: at worst the codec reports an error next.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why the connection ended; the first cause stays.
+    fn lose(&self, cause: impl FnOnce() -> Error) -> Error {
+        self.lost.get_or_init(cause).clone()
+    }
+
+    fn closed(&self, code: Option<u16>, reason: impl fmt::Display) -> Error {
+        Error::transport(TransportKind::Closed { code }, &self.url, reason)
+    }
+
+    /// For those who come after the end.
+    fn over(&self) -> Error {
+        self.lost.get().cloned().unwrap_or_else(|| self.closed(None, "it is over"))
+    }
+
+    fn poll_send(&self, message: &mut Option<Message>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(stream) = state.stream.as_mut().filter(|_| !state.closing) else {
+            return Poll::Ready(Err(self.over()));
+        };
+        // Kept whatever comes: the receiving task takes over the codec's waker when it flushes.
+        state.sender = Some(context.waker().clone());
+        let outcome = ready!(stream.poll_ready_unpin(context)).and_then(|()| match message.take() {
+            Some(message) => stream.start_send_unpin(message),
+            None => Ok(()),
+        });
+        state.sender = None;
+        match outcome {
+            Ok(()) => {
+                state.unflushed = true;
+                state.wake_receiver();
+                Poll::Ready(Ok(()))
+            }
+            // Why it ended may still be unread.
+            Err(failure) => Poll::Ready(Err(match self.poll_read(stream, context) {
+                Poll::Ready(Err(cause)) => cause,
+                Poll::Ready(Ok(_)) | Poll::Pending => self.lose(|| self.explained(failure)),
+            })),
+        }
+    }
+
+    fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Result<ReceivedMessage, Error>> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(stream) = state.stream.as_mut().filter(|_| !state.closing) else {
+            return Poll::Ready(Err(self.over()));
+        };
+        state.receiver = Some(context.waker().clone());
+        let mut failure = None;
+        if state.unflushed {
+            match stream.poll_flush_unpin(context) {
+                Poll::Ready(Ok(())) => state.unflushed = false,
+                Poll::Ready(Err(error)) => failure = Some(error),
+                Poll::Pending => {}
+            }
+        }
+        let received = match (self.poll_read(stream, context), failure) {
+            (Poll::Pending, Some(failure)) => Poll::Ready(Err(self.lose(|| self.explained(failure)))),
+            (received, _) => received,
+        };
+        if !state.unflushed || received.is_ready() {
+            state.wake_sender();
+        }
+        received
+    }
+
+    fn poll_read(
+        &self,
+        stream: &mut WebSocketStream<BoxedStream>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<ReceivedMessage, Error>> {
+        loop {
+            let received = match ready!(stream.poll_next_unpin(context)) {
+                Some(Ok(Message::Text(text))) => Ok(ReceivedMessage::Bytes(Bytes::from(text).into())),
+                Some(Ok(Message::Binary(bytes))) => Ok(ReceivedMessage::Bytes(bytes.into())),
+                Some(Ok(Message::Pong(_))) => Ok(ReceivedMessage::Pong),
+                // The codec answers pings by itself, with the next read.
+                Some(Ok(Message::Ping(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Close(frame))) => Err(self.lose(|| self.closed_by(frame.as_ref()))),
+                Some(Err(error)) => Err(self.lose(|| self.explained(error))),
+                None => Err(self.lose(|| self.closed(None, "the gateway is gone"))),
+            };
+            return Poll::Ready(received);
+        }
+    }
+
+    fn closed_by(&self, frame: Option<&CloseFrame>) -> Error {
+        match frame {
+            Some(frame) if frame.reason.is_empty() => self.closed(Some(frame.code.into()), "no reason given"),
+            Some(frame) => self.closed(Some(frame.code.into()), &frame.reason),
+            None => self.closed(None, "the gateway closed it without a reason"),
+        }
+    }
+
+    fn explained(&self, error: CodecError) -> Error {
+        match error {
+            CodecError::Capacity(problem) => Error::bad_payload(
+                "a message of the gateway",
+                format!("{problem}; `ClientBuilder::max_response_bytes` sets the bound"),
+            ),
+            CodecError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                self.closed(None, "the gateway is gone, without a goodbye")
+            }
+            CodecError::Protocol(problem) => Error::bad_payload("a message of the gateway", problem),
+            CodecError::Utf8(problem) => Error::bad_payload("a message of the gateway", problem),
+            CodecError::Io(problem) => self.closed(None, problem),
+            other => self.closed(None, other),
+        }
+    }
+
+    /// Sends the close frame, if the connection stands, and lets go of the socket.
+    async fn close(&self) {
+        let flushed = poll_fn(|context| {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let Some(stream) = state.stream.as_mut() else { return Poll::Ready(()) };
+            if !state.closing {
+                state.closing = true;
+                let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                // Fails when the gateway closed first; then its own frame is answered by the flush.
+                let _ = stream.start_send_unpin(Message::Close(Some(frame)));
+            }
+            // A connection that cannot be written to is closed as well.
+            stream.poll_flush_unpin(context).map(|_| ())
+        });
+        // Over the limit the socket is dropped as it is.
+        let _ = timeout(CLOSE_LIMIT, flushed).await;
+        let mut state = self.lock();
+        state.stream = None;
+        state.wake_receiver();
+        state.wake_sender();
+    }
+}
+
+struct Sender {
+    socket: Arc<Socket>,
+    pinged: bool,
+}
+
+impl TransportSenderT for Sender {
+    type Error = Error;
+
+    async fn send(&mut self, message: String) -> Result<(), Error> {
+        let mut message = Some(Message::text(message));
+        poll_fn(|context| self.socket.poll_send(&mut message, context)).await
+    }
+
+    async fn send_ping(&mut self) -> Result<(), Error> {
+        // The core's first ping comes with the connection, which has just proved to be alive.
+        if !std::mem::replace(&mut self.pinged, true) {
+            return Ok(());
+        }
+        let mut message = Some(Message::Ping(Bytes::new()));
+        poll_fn(|context| self.socket.poll_send(&mut message, context)).await
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        self.socket.close().await;
+        Ok(())
+    }
+}
+
+struct Receiver {
+    socket: Arc<Socket>,
+}
+
+impl TransportReceiverT for Receiver {
+    type Error = Error;
+
+    async fn receive(&mut self) -> Result<ReceivedMessage, Error> {
+        poll_fn(|context| self.socket.poll_receive(context)).await
+    }
+}
