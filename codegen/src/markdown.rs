@@ -3,7 +3,9 @@
 /// The comment at the top of a generated page. `sources` says what to change instead.
 #[must_use]
 pub fn header(sources: &str) -> String {
-    format!("<!-- Written by `cargo codegen` from {sources}. Do not edit it: change the source and run `cargo codegen`. -->\n\n")
+    format!(
+        "<!-- Written by `cargo codegen` from {sources}. Do not edit it: change the source and run `cargo codegen`. -->\n\n"
+    )
 }
 
 /// A text in a table cell: one line, no cell borders.

@@ -242,14 +242,14 @@ pub enum Type {
     /// A list.
     List {
         /// Its items.
-        items: Box<Type>,
+        items: Box<Self>,
         /// The least number of items.
         min_items: Option<u64>,
         /// The greatest number of items.
         max_items: Option<u64>,
     },
     /// An object whose fields are not told, with values of one type.
-    Map(Box<Type>),
+    Map(Box<Self>),
     /// A type of [`Api::types`].
     Named(String),
 }
@@ -343,7 +343,7 @@ impl Reader {
         match value {
             Value::Object(object) => {
                 if let Some(Value::String(reference)) = object.get("$ref")
-                    && !reference.strip_prefix('#').is_some_and(|pointer| document.pointer(pointer).is_some())
+                    && reference.strip_prefix('#').is_none_or(|pointer| document.pointer(pointer).is_none())
                 {
                     self.fault(place, format_args!("$ref `{reference}` leads nowhere"));
                 }
@@ -478,7 +478,9 @@ impl Reader {
     fn type_def(&mut self, schema: &Value, place: &str) -> TypeDef {
         let object = self.object(schema, place);
         let description = self.text(&object, "description", place);
-        let shape = if object.contains_key("properties") || object.get("additionalProperties") == Some(&Value::Bool(false)) {
+        let shape = if object.contains_key("properties")
+            || object.get("additionalProperties") == Some(&Value::Bool(false))
+        {
             let closed = object.get("additionalProperties") == Some(&Value::Bool(false));
             Shape::Object { fields: self.fields(&object, place), closed }
         } else if let Some(values) = object.get("enum") {
@@ -489,7 +491,8 @@ impl Reader {
             self.union(list(options), place)
         } else if let Some(options) = object.get("anyOf") {
             self.only(&object, &["anyOf"], place);
-            let types: Vec<Type> = list(options).iter().map(|option| self.value_type(option, place).0).collect();
+            let types: Vec<Type> =
+                list(options).iter().map(|option| self.value_type(option, place).0).collect();
             let kinds: BTreeSet<Option<&str>> = types.iter().map(scalar).collect();
             if kinds.len() < types.len() || kinds.contains(&None) {
                 self.fault(place, "the options of `anyOf` are not scalars of different JSON types");
@@ -506,7 +509,8 @@ impl Reader {
             self.fault(place, format_args!("value {value} of `enum` is no text"));
             ""
         });
-        let description = schema.get("x-enum-descriptions").map_or("", |texts| texts[value].as_str().unwrap_or(""));
+        let description =
+            schema.get("x-enum-descriptions").map_or("", |texts| texts[value].as_str().unwrap_or(""));
         if description.is_empty() {
             self.fault(place, format_args!("value `{value}` has no description"));
         }
@@ -527,7 +531,10 @@ impl Reader {
         let names: BTreeSet<Option<&str>> = tags.iter().map(|tag| tag.map(|(name, _)| name)).collect();
         let values: BTreeSet<_> = tags.iter().collect();
         let (1, Some(Some(tag))) = (names.len(), names.first()) else {
-            self.fault(place, "the options of `oneOf` share no tag: one `const` property in each, of one name");
+            self.fault(
+                place,
+                "the options of `oneOf` share no tag: one `const` property in each, of one name",
+            );
             return Shape::Union { tag: String::new(), variants: Vec::new() };
         };
         if values.len() < options.len() {
@@ -624,9 +631,12 @@ impl Reader {
             return (Type::Any, false);
         }
         let (kind, nullable) = match object.get("type") {
-            None if object.keys().all(|key| ANNOTATIONS.contains(&key.as_str())) => return (Type::Any, false),
+            None if object.keys().all(|key| ANNOTATIONS.contains(&key.as_str())) => {
+                return (Type::Any, false);
+            }
             Some(Value::String(kind)) => (kind.as_str(), false),
-            Some(Value::Array(kinds)) => match kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>()[..] {
+            Some(Value::Array(kinds)) => match kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>()[..]
+            {
                 [kind, "null"] | ["null", kind] => (kind, true),
                 _ => ("", false),
             },
@@ -713,7 +723,10 @@ impl Reader {
             // The params are told twice, for OpenRPC and as a type; emitters may use either.
             let told = api.fields(&Type::Named(method.params_type.clone()));
             if told != Some(&method.params[..]) {
-                self.fault(&place, format_args!("its params differ from the fields of `{}`", method.params_type));
+                self.fault(
+                    &place,
+                    format_args!("its params differ from the fields of `{}`", method.params_type),
+                );
             }
         }
     }
@@ -788,7 +801,10 @@ mod tests {
         assert!(matches!(shape("RunStatus"), Shape::Enum(values) if values[0].value == "ok"));
         assert!(matches!(shape("ChatContent"), Shape::Union { tag, .. } if tag == "type"));
         assert!(matches!(shape("SubscriptionId"), Shape::Either(types) if types.len() == 2));
-        assert!(matches!(shape("TimestampMs"), Shape::Alias(Type::Integer { minimum: Some(0), maximum: None })));
+        assert!(matches!(
+            shape("TimestampMs"),
+            Shape::Alias(Type::Integer { minimum: Some(0), maximum: None })
+        ));
         let payload = api.fields(&Type::Named("AgentPayload".to_owned())).expect("an object");
         assert!(payload.iter().all(|field| field.nullable && field.default == Some(Value::Null)));
     }
@@ -816,7 +832,8 @@ mod tests {
                 json!({ "not": {} });
         });
         assert!(
-            found[0].starts_with("method `logs.tail`, param `cursor`: schema {\"not\":{}} is of no supported"),
+            found[0]
+                .starts_with("method `logs.tail`, param `cursor`: schema {\"not\":{}} is of no supported"),
             "{}",
             found[0]
         );
@@ -839,7 +856,11 @@ mod tests {
             option["properties"]["type"] = json!({ "type": "string", "description": "The kind." });
         });
         assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("type `ChatContent`: the options of `oneOf` share no tag"), "{}", found[0]);
+        assert!(
+            found[0].starts_with("type `ChatContent`: the options of `oneOf` share no tag"),
+            "{}",
+            found[0]
+        );
     }
 
     #[test]
@@ -847,7 +868,8 @@ mod tests {
         let found = faults(|document| {
             let again = document["methods"][0].clone();
             let methods = document["methods"].as_array_mut().expect("a list");
-            let mut near = methods.iter().find(|method| method["name"] == "agent.wait").expect("declared").clone();
+            let mut near =
+                methods.iter().find(|method| method["name"] == "agent.wait").expect("declared").clone();
             near["name"] = json!("agentWait");
             methods.extend([again, near]);
             let schemas = &mut document["components"]["schemas"];

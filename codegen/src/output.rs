@@ -96,8 +96,11 @@ fn state(root: &Path, path: &RelativePath, text: &str) -> Result<State, DiskErro
 
 fn replace(path: &Path, text: &str) -> Result<(), DiskError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)
-        .map_err(|source| DiskError { action: "create folder", path: folder.to_owned(), source })?;
+    fs::create_dir_all(folder).map_err(|source| DiskError {
+        action: "create folder",
+        path: folder.to_owned(),
+        source,
+    })?;
     // In the same folder, because a rename is atomic within one file system only.
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}.draft", std::process::id()));
@@ -118,10 +121,16 @@ fn difference(found: &str, wanted: &str) -> String {
         (found.split_inclusive('\n').collect(), wanted.split_inclusive('\n').collect());
     let same = found.iter().zip(&wanted).take_while(|(left, right)| left == right).count();
     let rest = found.len().min(wanted.len()) - same;
-    let tail =
-        found.iter().rev().zip(wanted.iter().rev()).take(rest).take_while(|(left, right)| left == right).count();
+    let tail = found
+        .iter()
+        .rev()
+        .zip(wanted.iter().rev())
+        .take(rest)
+        .take_while(|(left, right)| left == right)
+        .count();
     let mut text = format!("@@ line {} @@\n", same + 1);
-    for (sign, lines) in [('-', &found[same..found.len() - tail]), ('+', &wanted[same..wanted.len() - tail])] {
+    for (sign, lines) in [('-', &found[same..found.len() - tail]), ('+', &wanted[same..wanted.len() - tail])]
+    {
         for line in lines.iter().take(SHOWN_LINES) {
             // Line ends may be all that differs, so they are shown when they are not the usual ones.
             match line.strip_suffix('\n') {
