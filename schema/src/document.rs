@@ -6,8 +6,16 @@
 //!
 //! OpenRPC 1.3 asks for JSON Schema draft-07. Its extension members begin with `x-`; they are not allowed on
 //! error objects, so the string code and the retry flag stand in the error's `data`.
+//!
+//! Schemas are kept to few shapes, so that generators stay small:
+//!
+//! - A closed set of texts is `enum`, with the meaning of each value in `x-enum-descriptions`.
+//! - A union of objects is `oneOf`; one property, the tag, is a `const` in every option.
+//! - An optional property is absent, not null. The few that travel as null say so: their type includes `null`
+//!   and their `default` is null.
+//! - A reference with siblings is `allOf` of that one reference, because draft-07 ignores siblings of `$ref`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use schemars::{
     SchemaGenerator,
@@ -75,21 +83,23 @@ impl Api {
     /// The OpenRPC document: the same bytes for the same contract, methods by name.
     #[must_use]
     pub fn document(&self) -> Value {
-        let mut writer = Writer { generator: generator(), errors: BTreeMap::new() };
+        let mut writer = Writer { generator: generator() };
         let mut records: Vec<_> = self.methods().collect();
         records.sort_by_key(|record| record.name);
-        let methods: Vec<Value> = records.into_iter().map(|record| writer.method(record)).collect();
+        let mut methods: Vec<Value> = records.into_iter().map(|record| writer.method(record)).collect();
         let events: Vec<Value> = self.events().map(|record| writer.event(record)).collect();
         let error_data = writer.schema(TypeRef::of::<ErrorData>());
-        let errors: Map<String, Value> = std::mem::take(&mut writer.errors)
-            .into_values()
-            .map(|code| (code.name().to_owned(), error(code)))
-            .collect();
+        // All codes: those of the envelope are no method's own, and still reach every caller.
+        let errors: Map<String, Value> =
+            ErrorCode::ALL.iter().map(|code| (code.name().to_owned(), error(*code))).collect();
         let mut schemas = writer.generator.take_definitions(true);
         for schema in schemas.values_mut() {
             tidy(schema);
         }
         schemas.sort_keys();
+        for method in &mut methods {
+            method["params"] = parameters(&method["x-params-schema"], &schemas);
+        }
         json!({
             "openrpc": OPENRPC_VERSION,
             "info": {
@@ -121,7 +131,6 @@ pub fn params_schema(record: &MethodRecord) -> Value {
 /// Writes one document.
 struct Writer {
     generator: SchemaGenerator,
-    errors: BTreeMap<ErrorCode, ErrorCode>,
 }
 
 fn generator() -> SchemaGenerator {
@@ -142,23 +151,17 @@ impl Writer {
         schema
     }
 
-    /// What a reference points to.
-    fn resolved(&self, schema: &Value) -> Value {
-        let name = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
-        name.and_then(|name| self.generator.definitions().get(name)).unwrap_or(schema).clone()
-    }
-
     fn method(&mut self, record: &MethodRecord) -> Value {
         let mut method = Map::new();
         method.insert("name".into(), json!(record.name));
         method.insert("summary".into(), json!(record.summary));
         if !record.description.is_empty() {
-            method.insert("description".into(), json!(record.description));
+            method.insert("description".into(), json!(without_code_links(record.description)));
         }
         method.insert("tags".into(), json!([{ "name": record.group }]));
         method.insert("paramStructure".into(), json!("by-name"));
-        let params = self.schema(record.params.ty);
-        method.insert("params".into(), self.parameters(&params));
+        // Filled in from `x-params-schema` once all types are known; here for its place in the order.
+        method.insert("params".into(), json!([]));
         let result = self.schema(record.result);
         method.insert(
             "result".into(),
@@ -168,7 +171,6 @@ impl Writer {
             method.insert("deprecated".into(), json!(true));
         }
         let errors = record.all_errors();
-        self.errors.extend(errors.iter().map(|code| (*code, *code)));
         let errors: Vec<Value> =
             errors.iter().map(|code| json!({ "$ref": format!("#/components/errors/{code}") })).collect();
         method.insert("errors".into(), json!(errors));
@@ -200,7 +202,7 @@ impl Writer {
             })
             .collect();
         method.insert("x-error-examples".into(), json!(failures));
-        method.insert("x-params-schema".into(), params);
+        method.insert("x-params-schema".into(), self.schema(record.params.ty));
         method.insert("x-scope".into(), json!(record.scope));
         method.insert("x-since".into(), json!(record.since));
         method.insert("x-idempotent".into(), json!(record.idempotent));
@@ -221,29 +223,6 @@ impl Writer {
         Value::Object(method)
     }
 
-    /// One content descriptor per property of the params object.
-    fn parameters(&self, params: &Value) -> Value {
-        let object = self.resolved(params);
-        let required: BTreeSet<&str> =
-            object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let descriptors: Vec<Value> = object["properties"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, schema)| {
-                let is_required = required.contains(name.as_str());
-                let mut schema = schema.clone();
-                let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-                if !is_required {
-                    strip_null(&mut schema);
-                }
-                tidy(&mut schema);
-                json!({ "name": name, "description": description, "required": is_required, "schema": schema })
-            })
-            .collect();
-        json!(descriptors)
-    }
-
     fn event(&mut self, record: &EventRecord) -> Value {
         let payload = self.schema(record.payload);
         json!({
@@ -256,6 +235,37 @@ impl Writer {
             "example": (record.example)(),
         })
     }
+}
+
+/// One content descriptor per property of the params object.
+fn parameters(params: &Value, schemas: &Map<String, Value>) -> Value {
+    let name = params["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+    let object = name.and_then(|name| schemas.get(name)).unwrap_or(params);
+    let required: BTreeSet<&str> =
+        object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let descriptors: Vec<Value> = object["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| {
+            let mut schema = schema.clone();
+            let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+            // Without the description beside it, a reference can stand for itself again.
+            if schema.as_object().is_some_and(|schema| schema.len() == 1)
+                && let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice)
+            {
+                schema = only.clone();
+            }
+            let mut descriptor = json!({ "name": name });
+            if let Some(description) = description {
+                descriptor["description"] = description;
+            }
+            descriptor["required"] = json!(required.contains(name.as_str()));
+            descriptor["schema"] = schema;
+            descriptor
+        })
+        .collect();
+    json!(descriptors)
 }
 
 fn error(code: ErrorCode) -> Value {
@@ -279,15 +289,17 @@ struct Tidy;
 impl Transform for Tidy {
     fn transform(&mut self, schema: &mut schemars::Schema) {
         let Some(object) = schema.as_object_mut() else { return };
-        // Formats of Rust's integers are no formats of JSON Schema.
-        if object
-            .get("format")
-            .and_then(Value::as_str)
-            .is_some_and(|format| format.starts_with("uint") || format.starts_with("int"))
-        {
+        // Formats of Rust's numbers are no formats of JSON Schema.
+        if object.get("format").and_then(Value::as_str).is_some_and(|format| {
+            format.starts_with("uint") || format.starts_with("int") || format == "float" || format == "double"
+        }) {
             object.remove("format");
         }
-        // An optional property is absent, not null.
+        if let Some(Value::String(description)) = object.get_mut("description") {
+            *description = without_code_links(description);
+        }
+        join_enum(object);
+        // An optional property is absent, not null. One that is serialised as null has it as its default.
         let required: BTreeSet<String> = object
             .get("required")
             .and_then(Value::as_array)
@@ -298,7 +310,7 @@ impl Transform for Tidy {
             .collect();
         if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
             for (name, property) in properties.iter_mut() {
-                if !required.contains(name) && property.get("default").is_none_or(Value::is_null) {
+                if !required.contains(name) && property.get("default").is_none() {
                     strip_null(property);
                 }
             }
@@ -312,12 +324,57 @@ impl Transform for Tidy {
     }
 }
 
+/// Makes one `enum` of the `oneOf` of constants that schemars writes for an enum with documented variants.
+fn join_enum(object: &mut Map<String, Value>) {
+    let Some(options) = object.get("oneOf").and_then(Value::as_array) else { return };
+    let mut values = Vec::new();
+    let mut descriptions = Map::new();
+    for option in options {
+        let known = ["type", "const", "enum", "description"];
+        let Some(option) = option.as_object().filter(|option| {
+            option.get("type") == Some(&json!("string"))
+                && option.keys().all(|key| known.contains(&key.as_str()))
+        }) else {
+            return;
+        };
+        match (option.get("const"), option.get("enum")) {
+            (Some(Value::String(value)), None) => {
+                values.push(json!(value));
+                descriptions.extend(option.get("description").map(|text| (value.clone(), text.clone())));
+            }
+            (None, Some(Value::Array(undescribed))) => values.extend(undescribed.iter().cloned()),
+            _ => return,
+        }
+    }
+    object.remove("oneOf");
+    object.insert("type".into(), json!("string"));
+    object.insert("enum".into(), json!(values));
+    object.insert("x-enum-descriptions".into(), Value::Object(descriptions));
+}
+
+/// Links of Rust's documentation lead nowhere outside it: "[`Name`]" becomes "`Name`".
+fn without_code_links(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once("[`") {
+        plain.push_str(before);
+        match link.split_once("`]") {
+            Some((name, after)) if !after.starts_with('(') && !name.contains('`') => {
+                plain.push_str(&format!("`{name}`"));
+                rest = after;
+            }
+            _ => {
+                plain.push_str("[`");
+                rest = link;
+            }
+        }
+    }
+    plain + rest
+}
+
 /// Takes `null` out of what schemars makes of `Option<T>`.
 fn strip_null(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
-    if object.get("default").is_some_and(Value::is_null) {
-        object.remove("default");
-    }
     if let Some(Value::Array(types)) = object.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
@@ -392,7 +449,16 @@ fn undescribed(schema: &Value, at: &str, findings: &mut Vec<String>) {
                     findings.push(format!("{at}/properties/{name}: has no description"));
                 }
             }
-            for (key, value) in object.iter().filter(|(key, _)| *key != "default" && *key != "const") {
+            for value in object.get("enum").and_then(Value::as_array).into_iter().flatten() {
+                let described = value.as_str().is_none_or(|value| {
+                    object.get("x-enum-descriptions").is_some_and(|texts| texts.get(value).is_some())
+                });
+                if !described {
+                    findings.push(format!("{at}: value {value} has no description"));
+                }
+            }
+            let data = ["default", "const", "enum", "x-enum-descriptions"];
+            for (key, value) in object.iter().filter(|(key, _)| !data.contains(&key.as_str())) {
                 undescribed(value, &format!("{at}/{key}"), findings);
             }
         }
@@ -422,5 +488,23 @@ mod tests {
     #[test]
     fn optional_fields_are_absent_and_not_null() {
         assert!(!document()["components"]["schemas"]["LogsTailParams"].to_string().contains("null"));
+    }
+
+    #[test]
+    fn fields_that_travel_as_null_say_so() {
+        let field = &document()["components"]["schemas"]["AgentPayload"]["properties"]["mediaUrl"];
+        assert_eq!((&field["type"], &field["default"]), (&json!(["string", "null"]), &Value::Null));
+    }
+
+    #[test]
+    fn an_enum_is_one_list_with_the_meaning_of_each_value() {
+        let schema = &document()["components"]["schemas"]["ModelsView"];
+        assert_eq!(schema["enum"], json!(["default", "configured", "all"]));
+        assert_eq!(schema["x-enum-descriptions"]["default"], "Those ready for use.");
+    }
+
+    #[test]
+    fn links_into_rust_documentation_become_plain_code() {
+        assert_eq!(without_code_links("see [`A`], [`b`](c) and [`d"), "see `A`, [`b`](c) and [`d");
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a caller must hold. Names and implications as in wire.md section 10: `operator.admin` implies every
-/// other scope, `operator.write` implies `operator.read`.
+/// What a caller must hold. `operator.admin` implies every other scope, `operator.write` implies
+/// `operator.read`.
 ///
 /// Scopes come from the credential. A request can narrow them, never widen them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

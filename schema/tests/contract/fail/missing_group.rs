@@ -1,0 +1,19 @@
+//! Documents have a heading for each namespace.
+
+use jsonrpsee::{core::RpcResult, proc_macros::rpc};
+use openclaw_schema::{contract, contract::Examples, jsonrpsee, types::NoParams};
+
+#[contract]
+#[rpc(server, client, namespace = "lamps", namespace_separator = ".")]
+pub trait Lamps {
+    /// Counts the lamps.
+    #[method(name = "count")]
+    #[meta(scope = "operator.read", since = "0.1.0", examples = count)]
+    fn count(&self) -> RpcResult<u64>;
+}
+
+fn count() -> Examples<NoParams, u64> {
+    Examples::success("three lamps", NoParams {}, 3)
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+//! An outcome that no method delivers could not be had.
+
+use jsonrpsee::{core::RpcResult, proc_macros::rpc};
+use openclaw_schema::{contract, contract::Examples, jsonrpsee, types::NoParams};
+
+#[contract(group = "Lamps")]
+#[rpc(server, client, namespace = "lamps", namespace_separator = ".")]
+pub trait Lamps {
+    /// Counts the lamps.
+    #[method(name = "count")]
+    #[meta(scope = "operator.read", since = "0.1.0", examples = count, outcome = u64)]
+    fn count(&self) -> RpcResult<u64>;
+}
+
+fn count() -> Examples<NoParams, u64> {
+    Examples::success("three lamps", NoParams {}, 3)
+}
+
+fn main() {}
