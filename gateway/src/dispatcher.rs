@@ -279,11 +279,9 @@ impl Dispatcher {
         id: Id<'static>,
         future: BoxFuture<'static, MethodResponse>,
     ) -> BoxFuture<'static, MethodResponse> {
-        let own = (!record.long_poll).then_some(self.call_timeout);
-        let deadline = match (connection.call_timeout(), own) {
-            (Some(asked), Some(own)) => Some(asked.min(own)),
-            (asked, own) => asked.or(own),
-        };
+        // A method that waits by design is bounded by its own parameter, and by its connection.
+        let asked = connection.call_timeout().unwrap_or(self.call_timeout);
+        let deadline = (!record.long_poll).then(|| asked.min(self.call_timeout));
         let guarded = AssertUnwindSafe(future).catch_unwind();
         let pending = PendingCall::new(&self.calls);
         async move {
