@@ -94,6 +94,7 @@ fn state(root: &Path, path: &RelativePath, text: &str) -> Result<State, DiskErro
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "writes a draft, which then takes the place of the file")]
 fn replace(path: &Path, text: &str) -> Result<(), DiskError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|source| DiskError {
@@ -146,6 +147,7 @@ fn difference(found: &str, wanted: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests prepare files of their own")]
 mod tests {
     use super::*;
 
