@@ -94,6 +94,7 @@ fn state(root: &Path, path: &RelativePath, text: &str) -> Result<State, DiskErro
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "writes a draft, which then takes the place of the file")]
 fn replace(path: &Path, text: &str) -> Result<(), DiskError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|source| DiskError {
@@ -112,40 +113,65 @@ fn replace(path: &Path, text: &str) -> Result<(), DiskError> {
     })
 }
 
-/// How many lines of each side a difference shows.
+/// How many differences are shown, and how many lines of each side of one.
+const SHOWN: usize = 4;
 const SHOWN_LINES: usize = 8;
+/// How far apart lines may be and still be matched. Beyond it, all that follows is one difference.
+const REACH_LINES: usize = 200;
 
-/// The first lines that differ: `-` on disk, `+` generated.
+/// The first differences, by line on disk: `-` on disk, `+` generated.
 fn difference(found: &str, wanted: &str) -> String {
-    let (found, wanted): (Vec<&str>, Vec<&str>) =
-        (found.split_inclusive('\n').collect(), wanted.split_inclusive('\n').collect());
-    let same = found.iter().zip(&wanted).take_while(|(left, right)| left == right).count();
-    let rest = found.len().min(wanted.len()) - same;
-    let tail = found
-        .iter()
-        .rev()
-        .zip(wanted.iter().rev())
-        .take(rest)
-        .take_while(|(left, right)| left == right)
-        .count();
-    let mut text = format!("@@ line {} @@\n", same + 1);
-    for (sign, lines) in [('-', &found[same..found.len() - tail]), ('+', &wanted[same..wanted.len() - tail])]
-    {
-        for line in lines.iter().take(SHOWN_LINES) {
-            // Line ends may be all that differs, so they are shown when they are not the usual ones.
-            match line.strip_suffix('\n') {
-                Some(line) => text.push_str(&format!("{sign}{}\n", line.replace('\r', "\\r"))),
-                None => text.push_str(&format!("{sign}{line} (no final newline)\n")),
-            }
+    let found: Vec<&str> = found.split_inclusive('\n').collect();
+    let wanted: Vec<&str> = wanted.split_inclusive('\n').collect();
+    let (mut at, mut to) = (0, 0);
+    let (mut text, mut shown) = (String::new(), 0);
+    while at < found.len() || to < wanted.len() {
+        if found.get(at) == wanted.get(to) {
+            (at, to) = (at + 1, to + 1);
+            continue;
         }
-        if lines.len() > SHOWN_LINES {
-            text.push_str(&format!("{sign}… {} more lines\n", lines.len() - SHOWN_LINES));
+        if shown == SHOWN {
+            text.push_str("… and more further down\n");
+            break;
         }
+        shown += 1;
+        let (old, new) = match_again(&found[at..], &wanted[to..]);
+        text.push_str(&format!("@@ line {} @@\n", at + 1));
+        show(&mut text, '-', &found[at..at + old]);
+        show(&mut text, '+', &wanted[to..to + new]);
+        (at, to) = (at + old, to + new);
     }
     text
 }
 
+/// How many lines of each side to pass over until both go on alike.
+fn match_again(found: &[&str], wanted: &[&str]) -> (usize, usize) {
+    for distance in 1..=REACH_LINES {
+        for old in 0..=distance {
+            let new = distance - old;
+            if found.get(old).is_some_and(|line| wanted.get(new) == Some(line)) {
+                return (old, new);
+            }
+        }
+    }
+    (found.len(), wanted.len())
+}
+
+fn show(text: &mut String, sign: char, lines: &[&str]) {
+    for line in lines.iter().take(SHOWN_LINES) {
+        // Line ends may be all that differs, so they are shown when they are not the usual ones.
+        match line.strip_suffix('\n') {
+            Some(line) => text.push_str(&format!("{sign}{}\n", line.replace('\r', "\\r"))),
+            None => text.push_str(&format!("{sign}{line} (no final newline)\n")),
+        }
+    }
+    if lines.len() > SHOWN_LINES {
+        text.push_str(&format!("{sign}… {} more lines\n", lines.len() - SHOWN_LINES));
+    }
+}
+
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests prepare files of their own")]
 mod tests {
     use super::*;
 
@@ -197,6 +223,14 @@ mod tests {
         assert_eq!(difference("a\r\n", "a\n"), "@@ line 1 @@\n-a\\r\n+a\n");
         assert_eq!(difference("a", "a\n"), "@@ line 1 @@\n-a (no final newline)\n+a\n");
         assert_eq!(difference("a\nb\n", "a\nb\nc\n"), "@@ line 3 @@\n+c\n");
+        assert_eq!(
+            difference("a\nb\nc\nd\n", "a\nB\nc\nnew\nd\n"),
+            "@@ line 2 @@\n-b\n+B\n@@ line 4 @@\n+new\n"
+        );
+        let far = |mark: &str| (0..10).map(|line| format!("{line}\n{mark}\n")).collect::<String>();
+        assert!(
+            difference(&far("x"), &far("y")).ends_with("@@ line 8 @@\n-x\n+y\n… and more further down\n")
+        );
         let long: String = (0..20).map(|line| format!("{line}\n")).collect();
         assert!(difference("", &long).ends_with("+7\n+… 12 more lines\n"));
     }
