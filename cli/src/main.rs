@@ -1,1 +1,5 @@
-fn main() {}
+//! The `openclaw` binary; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    openclaw_cli::main()
+}

@@ -1,0 +1,391 @@
+//! What can be typed: clap types only. What follows from it is decided in `settings` and `commands`.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser as _},
+};
+use clap_complete::ArgValueCandidates;
+use openclaw_gateway::config::LogLevel;
+
+use crate::{commands::completion, exit::Exit};
+
+/// Text shown after the help of `openclaw`.
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway --dev                      start a gateway to try things with
+  openclaw --dev gateway health               ask it how it is doing
+  openclaw --dev gateway call agent --message hello --expect-final
+  openclaw gateway methods                    list what a gateway can do
+  openclaw gateway describe logs.tail         read about one method";
+
+/// Text shown after the help of `openclaw gateway` and `openclaw gateway run`.
+const RUN_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway --dev                      profile `dev`: made when missing, loopback, port 19001
+  openclaw gateway --allow-unconfigured --port 18999 --token secret
+  openclaw gateway run --bind lan --auth password --password-file /run/secrets/openclaw";
+
+/// Text shown after the help of `openclaw gateway call`.
+const CALL_EXAMPLES: &str = "\
+Params are given in three ways; where two give the same field, the later in this list wins:
+  --params '{\"sinceMs\": 60000}'   a JSON object; `@FILE` reads a file, `@-` reads standard input
+  sinceMs=60000                   one field; `name:=JSON` takes any JSON
+  --since-ms 60000                the method's own flags: `openclaw gateway call logs.tail --help`
+
+Examples:
+  openclaw gateway call status
+  openclaw gateway call logs.tail --params '{\"sinceMs\": 60000}'
+  openclaw gateway call logs.tail --since-ms 60000 --json
+  openclaw gateway call agent message=hello --expect-final
+  openclaw gateway call health --url ws://127.0.0.1:18999 --token secret";
+
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway health
+  openclaw gateway health --url ws://127.0.0.1:18789 --token-file token.txt
+  openclaw gateway health --json --timeout 2000";
+
+const METHODS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway methods
+  openclaw gateway methods --json
+  openclaw gateway methods --live             also those that a program added to its gateway";
+
+const DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway describe logs.tail
+  openclaw gateway describe LogsTailResult
+  openclaw gateway describe health --kind event";
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway schema > openrpc.json
+  openclaw gateway schema --live --url ws://127.0.0.1:18789 --token secret";
+
+const COMPLETION_EXAMPLES: &str = "\
+Set-up:
+  bash        echo 'source <(openclaw completion bash)' >> ~/.bashrc
+  zsh         echo 'source <(openclaw completion zsh)' >> ~/.zshrc
+  fish        openclaw completion fish > ~/.config/fish/completions/openclaw.fish
+  elvish      echo 'eval (openclaw completion elvish | slurp)' >> ~/.elvish/rc.elv
+  powershell  openclaw completion powershell | Out-String | Invoke-Expression";
+
+/// The exit codes, for the help of the commands that ask a gateway.
+pub(crate) fn exit_codes() -> String {
+    let rows = Exit::ALL.iter().map(|exit| format!("  {:<5}{}", exit.code(), exit.meaning()));
+    format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))
+}
+
+/// Runs an OpenClaw Gateway, and asks one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "openclaw",
+    display_name = "OpenClaw",
+    bin_name = "openclaw",
+    version,
+    args_override_self = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = format!("{ROOT_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// Use the profile `dev`: state in `~/.openclaw-dev`, port 19001. `gateway run` makes its configuration,
+    /// token and workspace when they are missing. `--profile` names another profile than `dev`.
+    #[arg(long, global = true)]
+    pub(crate) dev: bool,
+
+    /// Use a profile: state in `~/.openclaw-NAME`, and a port of its own. Letters, digits, `_` and `-`.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+
+    /// Log no less severe than this, to the file and the console of `gateway run`. By default
+    /// `OPENCLAW_LOG_LEVEL`, then `logging` of the configuration, then `info`.
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = PossibleValuesParser::new(LogLevel::NAMES).map(|name| log_level(&name)))]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// Write no colour. Setting `NO_COLOR` does the same.
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+fn log_level(name: &str) -> LogLevel {
+    name.parse().expect("clap allows only the names of levels")
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Gateway(Box<GatewayArgs>),
+    Completion(CompletionArgs),
+}
+
+/// Run a gateway in the foreground, or ask one.
+///
+/// Without a command, this is `openclaw gateway run`. Options of a command may also stand before it.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, disable_help_subcommand = true, subcommand_help_heading = "Commands", after_help = RUN_EXAMPLES)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<GatewayCommand>,
+}
+
+/// What to do with a gateway.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    Run(RunCommand),
+    Call(CallArgs),
+    Health(HealthArgs),
+    Methods(MethodsArgs),
+    Describe(DescribeArgs),
+    Schema(SchemaArgs),
+}
+
+/// Run a gateway in the foreground.
+///
+/// It stops at Ctrl-C or SIGTERM, after the calls in flight; a second signal ends it at once. It refuses to
+/// start unless the configuration says `gateway.mode: "local"`, and it never listens beyond loopback without
+/// a secret.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = RUN_EXAMPLES)]
+pub(crate) struct RunCommand {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Options of `gateway run`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Listen on this port; 0 takes a free one. By default `OPENCLAW_GATEWAY_PORT`, then `gateway.port` of the
+    /// configuration, then the port of the profile (18789; 19001 for `dev`).
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// Where to listen. By default `gateway.bind` of the configuration, then `loopback`.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) bind: Option<BindArg>,
+
+    /// What callers must present. By default `gateway.auth.mode` of the configuration, then what is there.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) auth: Option<AuthArg>,
+
+    /// The token that callers must present. Others on this machine can read it in the list of processes:
+    /// `--token-file` is safer.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+
+    /// Read that token from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The password that callers must present. Others on this machine can read it in the list of processes:
+    /// `--password-file` is safer.
+    #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) password: Option<String>,
+
+    /// Read that password from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Start although the configuration is missing or does not say `gateway.mode: "local"`. Nothing is written.
+    #[arg(long)]
+    pub(crate) allow_unconfigured: bool,
+
+    /// With `--dev`: move configuration, credentials, sessions and workspace of the profile `dev` to a dated
+    /// backup folder, and begin anew.
+    #[arg(long)]
+    pub(crate) reset: bool,
+
+    /// Log debug lines.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BindArg {
+    /// This machine only: 127.0.0.1 and ::1.
+    Loopback,
+    /// Every address of this machine.
+    Lan,
+    /// The address in the tailnet.
+    Tailnet,
+    /// Loopback; in a container, every address.
+    Auto,
+    /// The address `gateway.customBindHost` of the configuration.
+    Custom,
+}
+
+/// What callers of a gateway must present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthArg {
+    /// Nothing; on loopback only.
+    None,
+    /// The token.
+    Token,
+    /// The password.
+    Password,
+}
+
+/// Options of every command that asks a gateway.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Gateway options")]
+pub(crate) struct ClientArgs {
+    /// The address of the gateway: `ws://`, `wss://`, `http://` or `https://`. No configured credential is
+    /// sent there: give one.
+    #[arg(long, value_name = "URL", conflicts_with = "port")]
+    pub(crate) url: Option<String>,
+
+    /// The port of a gateway on this machine.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// The gateway's token. Others on this machine can read it in the list of processes: `--token-file` and
+    /// `OPENCLAW_GATEWAY_TOKEN` are safer.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["token_file", "password"])]
+    pub(crate) token: Option<String>,
+
+    /// Read the token from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The gateway's password; see `--token`.
+    #[arg(long, value_name = "PASSWORD")]
+    pub(crate) password: Option<String>,
+
+    /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default; by default
+    /// there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
+    #[arg(long, value_name = "MS")]
+    pub(crate) timeout: Option<u64>,
+
+    /// Wait for the outcome of a method that answers in two phases, such as `agent`. No effect on others.
+    #[arg(long)]
+    pub(crate) expect_final: bool,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Call one method.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{CALL_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct CallArgs {
+    /// The method; `openclaw gateway methods` lists them.
+    #[arg(value_name = "METHOD", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::methods))]
+    pub(crate) method: String,
+
+    /// Fields of the params: text, or what the field's type makes of it; `name:=JSON` for any JSON.
+    #[arg(value_name = "NAME=VALUE")]
+    pub(crate) pairs: Vec<String>,
+
+    /// The params as a JSON object; `@FILE` reads a file, `@-` reads standard input.
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) params: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Ask a gateway how it is doing.
+///
+/// Measures the round trip of one call. Exit code 7 when the gateway answers that it is not well.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{HEALTH_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// List the methods.
+///
+/// Without `--live` no gateway is asked: the list is that of this program's own contract.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = METHODS_EXAMPLES)]
+pub(crate) struct MethodsArgs {
+    /// Ask the gateway what it serves.
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Describe a method, a type or an event.
+///
+/// Without `--live` no gateway is asked: the description is that of this program's own contract.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = DESCRIBE_EXAMPLES)]
+pub(crate) struct DescribeArgs {
+    /// The method, type or event.
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::names))]
+    pub(crate) name: String,
+
+    /// What the name is, where a method and an event share it.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<KindArg>,
+
+    /// Ask the gateway, and describe what it serves.
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// What a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindArg {
+    /// Something that can be called.
+    Method,
+    /// Something that the gateway sends.
+    Event,
+    /// The shape of a value.
+    Type,
+}
+
+/// Write the contract as an OpenRPC document.
+///
+/// Without `--live` no gateway is asked: the document is that of this program's own contract.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SCHEMA_EXAMPLES)]
+pub(crate) struct SchemaArgs {
+    /// Ask the gateway what it serves.
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Write the script that makes a shell complete `openclaw`.
+///
+/// It completes commands, options, method names after `call` and `describe`, and the flags of the method.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETION_EXAMPLES)]
+pub(crate) struct CompletionArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL", value_parser = completion::shells())]
+    pub(crate) shell: String,
+}

@@ -1,0 +1,332 @@
+//! The one place that talks to a gateway: a runtime of one thread, the bound on the whole command, Ctrl-C, and
+//! the errors of the client library turned into ours.
+
+use std::{future::Future, time::Duration};
+
+use openclaw_client::{Client, Error, Refusal, TransportKind};
+use openclaw_schema::{ErrorCode, methods, methods::rpc::RpcMethod, problem};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    args::{ClientArgs, GlobalArgs},
+    error::{CliError, Fault, Result},
+    exit::Exit,
+    settings::ClientSettings,
+};
+
+/// A connection to the gateway of `settings`.
+#[derive(Debug)]
+pub(crate) struct Connection<'a> {
+    client: Client,
+    settings: &'a ClientSettings,
+}
+
+impl<'a> Connection<'a> {
+    /// Connects.
+    pub(crate) async fn open(settings: &'a ClientSettings) -> Result<Self> {
+        let mut builder = Client::builder(settings.url()).call_timeout(settings.call_timeout());
+        if let Some(credential) = settings.credential() {
+            builder = builder.credential(credential.clone());
+        }
+        if let Some(limit) = settings.connect_timeout() {
+            builder = builder.connect_timeout(limit);
+        }
+        let client = builder.connect().await.map_err(|error| told("", error, settings))?;
+        Ok(Self { client, settings })
+    }
+
+    /// Calls a method.
+    pub(crate) async fn call(&self, method: &str, params: Box<RawValue>) -> Result<Box<RawValue>> {
+        let answer = self.client.call(method, params).await;
+        answer.map_err(|error| told(method, error, self.settings).into())
+    }
+
+    /// Calls a method that answers in two phases, shows its acknowledgement to `on_ack`, and waits for its
+    /// outcome by the method `wait`.
+    pub(crate) async fn call_final(
+        &self,
+        method: &str,
+        wait: &str,
+        params: Box<RawValue>,
+        on_ack: impl FnOnce(&RawValue),
+    ) -> Result<Box<RawValue>> {
+        let answer = self.client.call_final(method, wait, params, on_ack).await;
+        answer.map_err(|error| told(method, error, self.settings).into())
+    }
+}
+
+/// Does `work` on a runtime of one thread, until it is done, its time is up, or Ctrl-C ends it.
+pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
+    })?;
+    let bounded = async {
+        match settings.whole_timeout() {
+            None => work.await,
+            Some(limit) => match tokio::time::timeout(limit, work).await {
+                Ok(done) => done,
+                Err(_) => Err(timed_out(limit, settings).into()),
+            },
+        }
+    };
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = bounded => done,
+            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
+            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
+        }
+    });
+    // A look-up of a name that still goes on must not hold the command back.
+    runtime.shutdown_background();
+    done
+}
+
+/// The document of the gateway that `args` mean.
+pub(crate) fn discover(args: &ClientArgs, global: &GlobalArgs) -> Result<Value> {
+    let settings = ClientSettings::resolve(args, global)?;
+    let method = RpcMethod::RpcDiscover.name();
+    let answer = run(&settings, async {
+        let params = RawValue::from_string("{}".to_owned()).expect("{} is JSON");
+        Connection::open(&settings).await?.call(method, params).await
+    })?;
+    read(method, &answer)
+}
+
+/// Reads the answer of `method` as `T`.
+pub(crate) fn read<T: DeserializeOwned>(method: &str, answer: &RawValue) -> Result<T> {
+    serde_json::from_str(answer.get()).map_err(|error| {
+        let message = format!("the answer to `{method}` does not have the declared shape");
+        CliError::new(Fault::Transport, "BAD_PAYLOAD", Exit::Protocol, message).cause(error).into()
+    })
+}
+
+fn timed_out(limit: Duration, settings: &ClientSettings) -> CliError {
+    let message = format!("the gateway at {} did not answer within {} ms", settings.url(), limit.as_millis());
+    CliError::new(Fault::Transport, "TIMEOUT", Exit::Timeout, message)
+        .cause(settings.origin())
+        .hint("`--timeout MS` allows more; 0 sets no bound")
+        .detail("kind", "timeout")
+        .detail("timeoutMs", u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+        .about(settings)
+}
+
+/// An error of the client library, told to the person who typed the command.
+fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
+    let url = settings.url();
+    let protocol = |code: &'static str, message: String| {
+        CliError::new(Fault::Transport, code, Exit::Protocol, message)
+            .detail("kind", "protocol")
+            .about(settings)
+    };
+    match error {
+        Error::InvalidInput { problem: Some(problem), .. } => CliError::params(method, *problem),
+        Error::InvalidInput { message, .. } => CliError::usage(message).cause(settings.origin()),
+        Error::Transport { kind, reason, .. } => unreachable(kind, &reason, settings),
+        Error::Refused(refusal) => refused(method, *refusal),
+        Error::BadPayload { what, reason } => {
+            protocol("BAD_PAYLOAD", format!("{what} cannot be read")).cause(reason)
+        }
+        Error::Timeout { after, what } => {
+            let mut error = timed_out(after, settings);
+            error.message = format!("{what} within {} ms ({url})", after.as_millis());
+            error
+        }
+        Error::Unauthorized { message } => {
+            let error = CliError::new(Fault::Request, ErrorCode::Unauthorized.name(), Exit::Auth, message)
+                .cause(settings.origin())
+                .cause(settings.credential_origin())
+                .hint(
+                    "pass the gateway's own token or password with `--token`, `--token-file` or `--password`",
+                )
+                .detail("retryable", false);
+            error.about(settings)
+        }
+        Error::ProtocolMismatch { message } => {
+            protocol("PROTOCOL_MISMATCH", message).cause(settings.origin())
+        }
+    }
+}
+
+fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> CliError {
+    let url = settings.url();
+    let (code, exit, message) = match kind {
+        TransportKind::Unreachable => {
+            ("UNREACHABLE", Exit::Unreachable, format!("no gateway answers at {url}: {reason}"))
+        }
+        TransportKind::Closed { .. } | TransportKind::Lagged => {
+            let message = format!("the gateway at {url} closed the connection before it answered: {reason}");
+            ("CONNECTION_CLOSED", Exit::Unreachable, message)
+        }
+        // What proxies answer while the gateway is away, and a gateway that has too much to do.
+        TransportKind::Rejected { status: status @ (429 | 502 | 503 | 504) } => {
+            ("UNREACHABLE", Exit::Unreachable, format!("{url} answered HTTP {status}: {reason}"))
+        }
+        TransportKind::Rejected { status } => (
+            "PROTOCOL_MISMATCH",
+            Exit::Protocol,
+            format!("{url} is no gateway: it answered HTTP {status}: {reason}"),
+        ),
+    };
+    let error = CliError::new(Fault::Transport, code, exit, message)
+        .cause(settings.origin())
+        .detail("kind", if exit == Exit::Protocol { "protocol" } else { "closed" })
+        .detail("reason", reason)
+        .about(settings);
+    match kind {
+        TransportKind::Unreachable => error.hint(settings.start_hint()),
+        TransportKind::Closed { .. } | TransportKind::Rejected { .. } | TransportKind::Lagged => error,
+    }
+}
+
+/// How the command ends when the gateway answers with `code`.
+fn exit_of(code: Option<ErrorCode>) -> Exit {
+    match code {
+        Some(ErrorCode::Unauthorized | ErrorCode::Forbidden) => Exit::Auth,
+        Some(ErrorCode::DeadlineExceeded) => Exit::Timeout,
+        Some(
+            ErrorCode::ParseError
+            | ErrorCode::InvalidRequest
+            | ErrorCode::MethodNotFound
+            | ErrorCode::InvalidParams
+            | ErrorCode::Internal
+            | ErrorCode::Unavailable
+            | ErrorCode::NotFound
+            | ErrorCode::LimitExceeded,
+        )
+        | None => Exit::Refused,
+    }
+}
+
+fn refused(method: &str, refusal: Refusal) -> CliError {
+    let details = refusal.details();
+    let data = refusal.data.as_deref().and_then(|data| serde_json::from_str::<Value>(data.get()).ok());
+    let mut error = CliError::new(Fault::Request, refusal.code_name, exit_of(refusal.code), refusal.message);
+    if let Some(data) = data {
+        error = error.detail("details", data);
+    }
+    let code = refusal.code;
+    let retryable =
+        details.as_ref().map_or(code.is_some_and(ErrorCode::is_retryable), |details| details.retryable);
+    error = error.detail("retryable", retryable);
+    if let Some(after) = details.as_ref().and_then(|details| details.retry_after_ms) {
+        error = error.detail("retryAfterMs", after);
+    }
+    let nearest = details.and_then(|details| details.nearest);
+    match code {
+        Some(ErrorCode::MethodNotFound) => {
+            let known =
+                || problem::nearest(method, methods::all().map(|record| record.name)).map(str::to_owned);
+            if let Some(nearest) = nearest.or_else(known) {
+                error = error.hint(format!("did you mean `{nearest}`?"));
+            }
+            error.hint("`openclaw gateway methods --live` lists what it serves")
+        }
+        Some(ErrorCode::InvalidParams) => {
+            error.hint(format!("`openclaw gateway call {method} --help` lists the fields"))
+        }
+        Some(ErrorCode::Forbidden) => {
+            let scope =
+                methods::find(method).map(|record| format!("`{method}` asks for the scope {}", record.scope));
+            match scope {
+                Some(scope) => error.cause(scope),
+                None => error,
+            }
+        }
+        _ => error,
+    }
+}
+
+impl CliError {
+    /// Says in JSON which gateway was meant.
+    fn about(mut self, settings: &ClientSettings) -> Self {
+        self.gateway = Some(settings.describe());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings() -> ClientSettings {
+        let args = ClientArgs {
+            url: Some("ws://127.0.0.1:1".to_owned()),
+            token: Some("secret".to_owned()),
+            ..ClientArgs::default()
+        };
+        ClientSettings::resolve(&args, &GlobalArgs::default()).expect("flags are enough")
+    }
+
+    fn refusal(code: Option<ErrorCode>, name: &str, data: &Value) -> Refusal {
+        Refusal {
+            number: code.map_or(-1, ErrorCode::number),
+            code,
+            code_name: name.to_owned(),
+            message: "no".to_owned(),
+            data: Some(serde_json::value::to_raw_value(data).expect("it serialises")),
+        }
+    }
+
+    #[test]
+    fn every_fault_has_its_exit() {
+        let settings = settings();
+        let transport = |kind| Error::Transport { kind, url: String::new(), reason: "why".to_owned() };
+        let rejected = |status| transport(TransportKind::Rejected { status });
+        let refused =
+            |code: ErrorCode| Error::Refused(Box::new(refusal(Some(code), code.name(), &json!({}))));
+        for (error, exit, code) in [
+            (transport(TransportKind::Unreachable), Exit::Unreachable, "UNREACHABLE"),
+            (transport(TransportKind::Closed { code: None }), Exit::Unreachable, "CONNECTION_CLOSED"),
+            (rejected(503), Exit::Unreachable, "UNREACHABLE"),
+            (rejected(404), Exit::Protocol, "PROTOCOL_MISMATCH"),
+            (Error::ProtocolMismatch { message: "stock".to_owned() }, Exit::Protocol, "PROTOCOL_MISMATCH"),
+            (
+                Error::BadPayload { what: "it".to_owned(), reason: "bad".to_owned() },
+                Exit::Protocol,
+                "BAD_PAYLOAD",
+            ),
+            (Error::Unauthorized { message: "no".to_owned() }, Exit::Auth, "UNAUTHORIZED"),
+            (refused(ErrorCode::Forbidden), Exit::Auth, "FORBIDDEN"),
+            (refused(ErrorCode::DeadlineExceeded), Exit::Timeout, "DEADLINE_EXCEEDED"),
+            (refused(ErrorCode::Internal), Exit::Refused, "INTERNAL"),
+        ] {
+            let told = told("health", error, &settings);
+            assert_eq!((told.exit, told.code.as_ref()), (exit, code), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn an_unreachable_gateway_names_address_source_and_remedy() {
+        let error = Error::Transport {
+            kind: TransportKind::Unreachable,
+            url: String::new(),
+            reason: "connection refused".to_owned(),
+        };
+        let told = told("health", error, &settings());
+        assert_eq!(told.message, "no gateway answers at ws://127.0.0.1:1: connection refused");
+        assert!(told.causes[0].contains("--url"), "{told:?}");
+        assert!(told.hints[0].contains("`openclaw gateway run`"), "{told:?}");
+        let envelope = told.envelope();
+        assert_eq!(envelope["error"]["type"], "gateway_transport_error");
+        assert_eq!(envelope["error"]["kind"], "closed");
+        assert_eq!(envelope["gateway"]["url"], "ws://127.0.0.1:1");
+        assert!(!envelope.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_details_and_offers_the_nearest_method() {
+        let told =
+            refused("logs.tial", refusal(Some(ErrorCode::MethodNotFound), "METHOD_NOT_FOUND", &json!({})));
+        assert_eq!(told.hints[0], "did you mean `logs.tail`?");
+        let data = json!({ "code": "BUSY", "retryable": true, "retryAfterMs": 5 });
+        let envelope = refused("x", refusal(None, "BUSY", &data)).envelope();
+        assert_eq!(envelope["error"]["type"], "gateway_request_error");
+        assert_eq!(envelope["error"]["code"], "BUSY");
+        assert_eq!(envelope["error"]["retryable"], true);
+        assert_eq!(envelope["error"]["retryAfterMs"], 5);
+        assert_eq!(envelope["error"]["details"]["code"], "BUSY");
+    }
+}

@@ -1,0 +1,232 @@
+//! From what was typed to what a client command works with: which gateway, which credential, which bounds.
+//! Environment and configuration are read by the gateway's `config`, and only as far as the flags leave open.
+
+use std::{fs, path::Path, time::Duration};
+
+use openclaw_gateway::config::{
+    ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, Source, resolve_client,
+};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::{
+    args::{ClientArgs, GlobalArgs},
+    error::{CliError, Fault, Result},
+    exit::Exit,
+};
+
+/// The bound on a command when `--timeout` is not given. cli.md section 3.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Stands for no bound where the client library asks for one.
+const ONE_DAY: Duration = Duration::from_secs(86_400);
+
+/// What a client command works with.
+#[derive(Debug)]
+pub(crate) struct ClientSettings {
+    target: ClientTarget,
+    /// The profile, if one is named.
+    profile: Option<String>,
+    /// `--timeout`: absent when not given, zero for no bound.
+    timeout: Option<Duration>,
+    waits_by_design: bool,
+    /// How a gateway of the same profile is started.
+    start: String,
+}
+
+impl ClientSettings {
+    /// Finds the gateway that the flags mean. With `--url` and a credential nothing is read from the disk.
+    pub(crate) fn resolve(args: &ClientArgs, global: &GlobalArgs) -> Result<Self> {
+        let token = match &args.token_file {
+            Some(path) => Some(secret_file(path)?),
+            // An empty text counts as not given.
+            None => args.token.clone().filter(|token| !token.is_empty()).map(SecretString::from),
+        };
+        let password = args.password.clone().filter(|password| !password.is_empty()).map(SecretString::from);
+        let flags = ClientFlags { url: args.url.clone(), port: args.port, token, password };
+        let env = Env::of_process();
+        let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
+        let target = resolve_client(&locations, &env, &flags).map_err(|error| wrong(&error))?;
+        Ok(Self {
+            target,
+            profile: locations.profile().map(str::to_owned),
+            timeout: args.timeout.map(Duration::from_millis),
+            waits_by_design: false,
+            start: global.command("gateway run"),
+        })
+    }
+
+    /// The command waits for as long as something takes: only `--timeout` bounds it.
+    pub(crate) fn wait_by_design(&mut self) {
+        self.waits_by_design = true;
+    }
+
+    /// The address.
+    pub(crate) fn url(&self) -> &str {
+        &self.target.url.value
+    }
+
+    /// The token or password; absent where none is needed.
+    pub(crate) fn credential(&self) -> Option<&SecretString> {
+        self.target.credential.as_ref().map(|credential| &credential.value)
+    }
+
+    /// Who chose the address, in words.
+    pub(crate) fn origin(&self) -> String {
+        format!("address from: {}", self.url_source())
+    }
+
+    fn url_source(&self) -> String {
+        match (&self.target.url.source, &self.profile) {
+            (Source::Default, Some(profile)) => format!("default port of profile {profile}"),
+            (Source::Default, None) => "default port".to_owned(),
+            (source, _) => source.to_string(),
+        }
+    }
+
+    /// Who gave the credential, in words.
+    pub(crate) fn credential_origin(&self) -> String {
+        match &self.target.credential {
+            Some(credential) => format!("credential from: {}", credential.source),
+            None => "no credential was found".to_owned(),
+        }
+    }
+
+    /// What to do when nobody answers.
+    pub(crate) fn start_hint(&self) -> String {
+        format!("start one with `{}`, or name another with `--url` or `--port`", self.start)
+    }
+
+    /// The gateway as JSON errors show it.
+    pub(crate) fn describe(&self) -> Value {
+        json!({ "url": self.url(), "urlSource": self.url_source() })
+    }
+
+    /// The bound on the whole command.
+    pub(crate) fn whole_timeout(&self) -> Option<Duration> {
+        match self.timeout {
+            Some(Duration::ZERO) => None,
+            None if self.waits_by_design => None,
+            given => Some(given.unwrap_or(DEFAULT_TIMEOUT)),
+        }
+    }
+
+    /// The bound on connecting; absent for the client library's own.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.timeout.map(|limit| if limit.is_zero() { ONE_DAY } else { limit })
+    }
+
+    /// The bound on one call beyond what its params ask to wait.
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        match self.timeout {
+            Some(Duration::ZERO) => None,
+            given => Some(given.unwrap_or(DEFAULT_TIMEOUT)),
+        }
+    }
+}
+
+impl GlobalArgs {
+    /// The profile, as `config` takes it.
+    pub(crate) fn location_flags(&self) -> LocationFlags {
+        LocationFlags { profile: self.profile.clone(), dev: self.dev }
+    }
+
+    /// `openclaw <rest>` for the same profile.
+    pub(crate) fn command(&self, rest: &str) -> String {
+        match &self.profile {
+            Some(profile) => format!("openclaw --profile {} {rest}", crate::flags::quoted(profile)),
+            None if self.dev => format!("openclaw --dev {rest}"),
+            None => format!("openclaw {rest}"),
+        }
+    }
+}
+
+/// The secret in a file, without the line ends at its end.
+pub(crate) fn secret_file(path: &Path) -> Result<SecretString> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        CliError::usage(format!("the secret cannot be read from `{}`", path.display())).cause(error)
+    })?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(CliError::usage(format!("`{}` holds no secret: it is empty", path.display())).into());
+    }
+    Ok(SecretString::from(secret))
+}
+
+/// What is wrong with flags, environment and configuration of a client command.
+fn wrong(error: &ConfigError) -> CliError {
+    let told = match error {
+        ConfigError::UrlWithoutCredential => {
+            CliError::new(Fault::Credentials, "CREDENTIALS_REQUIRED", Exit::Auth, error.to_string())
+        }
+        _ => CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Usage, error.to_string()),
+    };
+    told.with_sources_and_hint(error)
+}
+
+impl CliError {
+    /// Adds what lies behind a configuration error, and what to change.
+    pub(crate) fn with_sources_and_hint(self, error: &ConfigError) -> Self {
+        let told = self.with_sources(error);
+        match error.hint() {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(timeout: Option<u64>) -> ClientSettings {
+        let args = ClientArgs {
+            url: Some("ws://127.0.0.1:1".to_owned()),
+            password: Some("secret".to_owned()),
+            timeout,
+            ..ClientArgs::default()
+        };
+        ClientSettings::resolve(&args, &GlobalArgs::default()).expect("flags are enough")
+    }
+
+    #[test]
+    fn a_timeout_bounds_the_whole_and_zero_sets_none() {
+        assert_eq!(settings(None).whole_timeout(), Some(DEFAULT_TIMEOUT));
+        assert_eq!(settings(Some(5)).whole_timeout(), Some(Duration::from_millis(5)));
+        assert_eq!(settings(Some(0)).whole_timeout(), None);
+        assert_eq!(settings(Some(0)).call_timeout(), None);
+    }
+
+    #[test]
+    fn what_waits_by_design_is_bounded_only_by_the_flag() {
+        let bound = |timeout| {
+            let mut settings = settings(timeout);
+            settings.wait_by_design();
+            settings.whole_timeout()
+        };
+        assert_eq!(bound(None), None);
+        assert_eq!(bound(Some(5)), Some(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn a_url_without_a_credential_is_an_error_of_its_own() {
+        let args = ClientArgs {
+            url: Some("ws://127.0.0.1:1".to_owned()),
+            token: Some(String::new()),
+            ..ClientArgs::default()
+        };
+        let Err(crate::error::Failure::Error(error)) = ClientSettings::resolve(&args, &GlobalArgs::default())
+        else {
+            panic!("an empty token counts as none");
+        };
+        assert_eq!(error.exit, Exit::Auth);
+        assert_eq!(error.envelope()["error"]["type"], "gateway_credentials_required");
+    }
+
+    #[test]
+    fn hints_name_the_profile() {
+        let dev = GlobalArgs { dev: true, ..GlobalArgs::default() };
+        assert_eq!(dev.command("gateway run"), "openclaw --dev gateway run");
+        let work = GlobalArgs { profile: Some("work".to_owned()), ..GlobalArgs::default() };
+        assert_eq!(work.command("gateway run"), "openclaw --profile work gateway run");
+    }
+}

@@ -1,0 +1,156 @@
+//! `gateway run`: how it starts, refuses to start, and stops.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
+    path::Path,
+    process::{Child, ChildStderr},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Home, Outcome, signal};
+
+/// A running gateway.
+struct Server {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// What it has said so far.
+    said: String,
+}
+
+impl Server {
+    /// Starts a gateway, and waits until it serves: its record is written by then.
+    fn start<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut child = home.spawn_piped(args);
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let mut server = Self { child, stderr, said: String::new() };
+        while !server.said.contains("listening on") {
+            let read = server.stderr.read_line(&mut server.said).expect("stderr is text");
+            assert!(read > 0, "the gateway ended before it served: {}", server.said);
+        }
+        server
+    }
+
+    /// Sends a signal, and waits for the end.
+    fn stop(mut self, with: Signal) -> (Option<i32>, String) {
+        signal(&self.child, with);
+        self.stderr.read_to_string(&mut self.said).expect("stderr is text");
+        (self.child.wait().expect("it ends").code(), self.said)
+    }
+}
+
+fn record(state: &Path) -> Value {
+    let text = fs::read(state.join("gateway/runtime.json")).expect("there is a record");
+    serde_json::from_slice(&text).expect("the record is JSON")
+}
+
+#[test]
+fn an_unconfigured_start_is_refused() {
+    let home = Home::new();
+    let refused = home.run(["gateway"]);
+    assert!(refused.refused(78).contains("--allow-unconfigured"), "{refused:?}");
+    assert!(!home.path().join(".openclaw").exists(), "nothing was written");
+    home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'remote' } }");
+    assert!(home.run(["gateway", "run"]).refused(78).contains("\"remote\""));
+}
+
+#[test]
+fn a_broken_configuration_is_refused_with_its_place() {
+    let home = Home::new();
+    home.write(".openclaw/openclaw.json", "{\n  gateway: { mode: 'local', port: , },\n}");
+    assert!(home.run(["gateway", "run"]).refused(78).contains("openclaw.json:2:"));
+    home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'local', prot: 1 } }");
+    assert!(home.run(["gateway", "run"]).refused(78).contains("did you mean `port`?"));
+}
+
+#[test]
+fn listening_beyond_loopback_without_a_secret_is_refused() {
+    let home = Home::new();
+    let refused = home.run(["gateway", "--allow-unconfigured", "--bind", "lan", "--port", "0"]);
+    assert!(refused.refused(78).contains("refusing to listen"), "{refused:?}");
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = taken.local_addr().expect("a listener has an address").port().to_string();
+    let refused = Home::new().run(["gateway", "--allow-unconfigured", "--token", "x", "--port", &port]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("error: ") && refused.stderr.contains("hint: "), "{refused:?}");
+}
+
+#[test]
+fn a_gateway_leaves_a_record_while_it_runs_and_stops_on_sigterm() {
+    let home = Home::new();
+    let state = home.path().join(".openclaw");
+    let args = ["gateway", "run", "--allow-unconfigured", "--token", "hunter2", "--port", "0"];
+    let server = Server::start(&home, args);
+    let record = record(&state);
+    assert_eq!(record["pid"], server.child.id());
+    assert!(record["port"].as_u64().is_some_and(|port| port > 0), "{record}");
+    let second = home.run(args);
+    assert!(second.refused(78).contains("already runs"), "{second:?}");
+    let (code, said) = server.stop(Signal::TERM);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(!state.join("gateway/runtime.json").exists(), "the record is gone");
+}
+
+#[test]
+fn a_gateway_of_the_dev_profile_is_found_and_answers() {
+    let home = Home::new();
+    let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let health = home.run(["--dev", "gateway", "health"]);
+    assert!(health.ok().starts_with("Gateway Health\nOK ("), "{health:?}");
+    let lines = home.run(["--dev", "gateway", "call", "logs.tail", "--since-ms", "60000", "--json"]).json(0);
+    assert!(lines["lines"].to_string().contains("listening on"), "{lines}");
+    let same =
+        home.run(["--dev", "gateway", "call", "logs.tail", "--params", r#"{"sinceMs": 60000}"#, "--json"]);
+    assert_eq!(same.json(0)["file"], lines["file"]);
+    let outcome =
+        home.run(["gateway", "--dev", "call", "agent", "--message", "hello", "--expect-final", "--json"]);
+    assert_eq!(outcome.json(0)["status"], "ok");
+    let own = home.run(["--dev", "gateway", "call", "logs.tial", "--json"]).json(1);
+    assert_eq!(own["error"]["code"], "METHOD_NOT_FOUND");
+    let wrong = home.run(["--dev", "gateway", "health", "--token", "wrong", "--json"]);
+    assert_eq!(wrong.json(4)["error"]["code"], "UNAUTHORIZED");
+    let document = home.run(["--dev", "gateway", "schema", "--live"]).json(0);
+    assert_eq!(document, openclaw_schema::document::document());
+    assert_eq!(server.stop(Signal::INT).0, Some(0));
+    assert_eq!(home.run(["--dev", "gateway", "health", "--port", "1"]).code, Some(3));
+}
+
+#[test]
+fn the_dev_profile_is_made_on_the_way_and_reset_on_request() {
+    let home = Home::new();
+    let state = home.path().join(".openclaw-dev");
+    let (code, said) = Server::start(&home, ["gateway", "--dev", "--port", "0"]).stop(Signal::INT);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(state.join("openclaw.json").exists() && !home.path().join(".openclaw").exists());
+    let config = fs::read_to_string(state.join("openclaw.json")).expect("there is a configuration");
+    let reset = Server::start(&home, ["--dev", "gateway", "run", "--reset", "--port", "0"]);
+    let (code, said) = reset.stop(Signal::TERM);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the backup is "), "{said}");
+    assert_ne!(fs::read_to_string(state.join("openclaw.json")).expect("there is a new one"), config);
+}
+
+#[test]
+fn a_gateway_killed_during_a_call_is_told_at_once() {
+    let home = Home::new();
+    let mut server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let mut follower =
+        home.spawn_piped(["--dev", "gateway", "call", "agent", "message=hello", "--expect-final", "--json"]);
+    server.child.kill().expect("the gateway is there");
+    server.child.wait().expect("it ends");
+    let outcome = Outcome::of({
+        drop(follower.stdin.take());
+        follower.wait_with_output().expect("it ends")
+    });
+    // The run may have ended before the kill, or the call not have begun.
+    assert!(matches!(outcome.code, Some(0 | 3)), "{outcome:?}");
+    let _: Value = serde_json::from_str(&outcome.stdout).expect("stdout is one JSON document");
+}
