@@ -85,8 +85,9 @@ pub(crate) fn check<T: DeserializeOwned>(text: &str) -> Result<(), ParamProblem>
     Err(problem)
 }
 
-/// Params that are no object: by name is the only way (JSON-RPC 2.0 section 4.2).
-fn not_an_object(text: &str) -> ParamProblem {
+/// The problem of params that are no object: by name is the only way (JSON-RPC 2.0 section 4.2).
+#[must_use]
+pub fn not_an_object(text: &str) -> ParamProblem {
     let kind = match text.trim_start().as_bytes().first() {
         Some(b'[') => "an array",
         Some(b'"') => "a string",

@@ -5,7 +5,10 @@
 
 use std::{fs, io::Read as _};
 
-use openclaw_schema::{methods, problem::ParamProblem};
+use openclaw_schema::{
+    methods,
+    problem::{self, ParamProblem},
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
@@ -110,7 +113,7 @@ impl Params {
                 .hint(r#"in a shell, put it in single quotes: --params '{"limit": 5}'"#)
         })?;
         let Ok(mut merged) = serde_json::from_str::<Map<String, Value>>(json.get()) else {
-            return Err(wrong(not_an_object(json.get())).into());
+            return Err(wrong(problem::not_an_object(json.get())).into());
         };
         for pair in pairs {
             let (field, value) = read_pair(pair, method).map_err(|error| match error {
@@ -135,18 +138,6 @@ impl Params {
         };
         Ok(Self { json, made_key })
     }
-}
-
-fn not_an_object(json: &str) -> ParamProblem {
-    let kind = match json.as_bytes().first() {
-        Some(b'[') => "an array",
-        Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    };
-    let reason = format!("params must be an object (by name), not {kind}");
-    ParamProblem { path: String::new(), reason, allowed: Vec::new(), nearest: None }
 }
 
 /// Why `name=value` says nothing.

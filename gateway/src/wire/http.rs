@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
@@ -165,8 +165,11 @@ async fn front() -> &'static str {
 }
 
 /// JSON-RPC over POST.
-async fn rpc(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let remote = request.extensions().get::<Remote>().map_or(([0, 0, 0, 0], 0).into(), |remote| remote.0);
+async fn rpc(
+    State(shared): State<Arc<Shared>>,
+    Extension(Remote(remote)): Extension<Remote>,
+    request: Request,
+) -> Response {
     let connection = match caller(request.headers(), &shared, remote, Transport::Http) {
         Ok(connection) => Arc::new(connection),
         Err(refusal) => return *refusal,

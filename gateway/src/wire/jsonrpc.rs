@@ -173,7 +173,7 @@ impl Answers {
             self.text.push_str(answer);
             return;
         }
-        let id = serde_json::from_str::<Envelope0<'_>>(answer).map_or("null", |answer| answer.id.get());
+        let id = serde_json::from_str::<AnswerId<'_>>(answer).map_or("null", |answer| answer.id.get());
         let message = format!("the answers of the batch are larger than {} bytes", self.max_bytes);
         self.text.push_str(&error_text(id, RpcError::new(ErrorCode::LimitExceeded, message)));
     }
@@ -189,7 +189,7 @@ impl Answers {
 
 /// The id of one of our own answers.
 #[derive(Deserialize)]
-struct Envelope0<'a> {
+struct AnswerId<'a> {
     #[serde(borrow)]
     id: &'a RawValue,
 }
