@@ -60,6 +60,11 @@ pub const ARTEFACTS: &[Artefact] = &[
         summary: "the method reference",
         emit: |sources| reference::emit(&sources.api),
     },
+    Artefact {
+        name: "cli",
+        summary: "the command line reference",
+        emit: |_| cli_reference::emit(&openclaw_cli::command()),
+    },
 ];
 
 /// Why generating or checking failed.
