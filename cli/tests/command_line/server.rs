@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, ChildStderr},
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -138,19 +139,50 @@ fn the_dev_profile_is_made_on_the_way_and_reset_on_request() {
     assert_ne!(fs::read_to_string(state.join("openclaw.json")).expect("there is a new one"), config);
 }
 
+/// Starts a run of ten seconds, and waits until it is accepted. The echo back end says a word every 5 ms.
+fn long_run(home: &Home) -> Child {
+    let message = format!("message={}", "word ".repeat(2000));
+    let mut child = home.spawn_piped(["--dev", "gateway", "call", "agent", &message, "--expect-final"]);
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    while !said.contains("accepted: run ") {
+        assert!(stderr.read_line(&mut said).expect("stderr is text") > 0, "the run was not accepted: {said}");
+    }
+    child.stderr = Some(stderr.into_inner());
+    child
+}
+
 #[test]
 fn a_gateway_killed_during_a_call_is_told_at_once() {
     let home = Home::new();
     let mut server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
-    let mut follower =
-        home.spawn_piped(["--dev", "gateway", "call", "agent", "message=hello", "--expect-final", "--json"]);
+    let caller = long_run(&home);
+    let killed = Instant::now();
     server.child.kill().expect("the gateway is there");
     server.child.wait().expect("it ends");
-    let outcome = Outcome::of({
-        drop(follower.stdin.take());
-        follower.wait_with_output().expect("it ends")
-    });
-    // The run may have ended before the kill, or the call not have begun.
-    assert!(matches!(outcome.code, Some(0 | 3)), "{outcome:?}");
-    let _: Value = serde_json::from_str(&outcome.stdout).expect("stdout is one JSON document");
+    let outcome = Outcome::of(caller.wait_with_output().expect("it ends"));
+    assert!(outcome.refused(3).contains("closed the connection"), "{outcome:?}");
+    assert!(killed.elapsed() < Duration::from_secs(5), "long before the end of the run");
+    // The record that the killed gateway left behind leads nobody astray.
+    assert!(!home.run(["--dev", "gateway", "health"]).refused(3).contains("runtime.json"));
+    Server::start(&home, ["gateway", "--dev", "--port", "0"]).stop(Signal::TERM);
+}
+
+#[test]
+fn a_second_signal_ends_a_gateway_at_once() {
+    let home = Home::new();
+    let mut server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let caller = long_run(&home);
+    let told = Instant::now();
+    signal(&server.child, Signal::TERM);
+    while !server.said.contains("stopping") {
+        assert!(server.stderr.read_line(&mut server.said).expect("stderr is text") > 0, "{}", server.said);
+    }
+    let (code, said) = server.stop(Signal::INT);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(told.elapsed() < Duration::from_secs(5), "long before the end of the run");
+    assert!(!home.path().join(".openclaw-dev/gateway/runtime.json").exists(), "the record is gone");
+    // Its wait was cut off, or came when the gateway took no more calls.
+    let code = caller.wait_with_output().expect("it ends").status.code();
+    assert!(matches!(code, Some(1 | 3)), "{code:?}");
 }
