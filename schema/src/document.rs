@@ -389,7 +389,10 @@ fn strip_null(schema: &mut Value) {
             object.remove("anyOf");
             match only {
                 Value::Object(only) if only.keys().all(|key| key != "$ref") || object.is_empty() => {
-                    object.extend(only)
+                    // What the field says of itself goes before what its type says.
+                    for (key, value) in only {
+                        object.entry(key).or_insert(value);
+                    }
                 }
                 only => {
                     object.insert("allOf".into(), json!([only]));
