@@ -150,6 +150,11 @@ impl Dispatcher {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the gateway drains: calls are refused.
+    pub(crate) fn refuses_calls(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     pub(crate) fn calls(&self) -> &Arc<CallCounts> {
         &self.calls
     }
@@ -246,7 +251,7 @@ impl Dispatcher {
             let message = "unauthorized: send `Authorization: Bearer …`, or call `connect` first";
             return Err(RpcError::unauthorized(message));
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.refuses_calls() {
             // wire.md section 10: what a draining gateway answers, whatever the method.
             let mut error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
             error.data.retry_after_ms = Some(1000);
