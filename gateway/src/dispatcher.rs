@@ -24,6 +24,7 @@ use jsonrpsee::{
 };
 use openclaw_schema::{
     ErrorCode, RpcError, contract::MethodRecord, document::Api, methods::connect::ConnectMethod, problem,
+    types::SubscriptionId,
 };
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -150,6 +151,11 @@ impl Dispatcher {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the gateway drains: calls are refused.
+    pub(crate) fn refuses_calls(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     pub(crate) fn calls(&self) -> &Arc<CallCounts> {
         &self.calls
     }
@@ -242,11 +248,15 @@ impl Dispatcher {
     /// Finds the method and checks that the caller may call it.
     fn admit(&self, method: &str, connection: &Connection) -> Result<&Entry, RpcError> {
         let entry = self.entries.get(method);
+        // One guess per connection, also where the rest of a batch holds more.
+        if connection.is_refused() {
+            return Err(RpcError::unauthorized("unauthorized: this connection has shown a wrong credential"));
+        }
         if !connection.is_authenticated() && !entry.is_some_and(|entry| entry.open) {
             let message = "unauthorized: send `Authorization: Bearer …`, or call `connect` first";
             return Err(RpcError::unauthorized(message));
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.refuses_calls() {
             // wire.md section 10: what a draining gateway answers, whatever the method.
             let mut error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
             error.data.retry_after_ms = Some(1000);
@@ -377,25 +387,25 @@ fn by_name(record: &MethodRecord, params: &str) -> Result<String, RpcError> {
     Ok(String::new())
 }
 
-/// `{"subscription": id}`, or `[id]`, which jsonrpsee's own client sends past every middleware.
+/// `{"subscription": id}`, or `[id]`, which jsonrpsee's own client sends past every middleware. Read here, because
+/// jsonrpsee takes what is no id for one that is not there.
 fn unsubscribe_params(params: &str) -> Result<String, problem::ParamProblem> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Unsubscribe<'a> {
-        #[serde(borrow)]
-        subscription: &'a RawValue,
+    struct Unsubscribe {
+        subscription: SubscriptionId,
     }
-    if params.trim_ascii_start().starts_with('[') {
-        return Ok(params.to_owned());
-    }
-    serde_json::from_str::<Unsubscribe<'_>>(params)
-        .map(|unsubscribe| format!("[{}]", unsubscribe.subscription.get()))
-        .map_err(|_| problem::ParamProblem {
-            path: String::new(),
-            reason: "expected {\"subscription\": <id>}".to_owned(),
-            allowed: vec!["subscription".to_owned()],
-            nearest: None,
-        })
+    let id = if params.trim_ascii_start().starts_with('[') {
+        serde_json::from_str::<[SubscriptionId; 1]>(params).map(|[id]| id)
+    } else {
+        serde_json::from_str::<Unsubscribe>(params).map(|unsubscribe| unsubscribe.subscription)
+    };
+    id.and_then(|id| serde_json::to_string(&[id])).map_err(|_| problem::ParamProblem {
+        path: String::new(),
+        reason: "expected {\"subscription\": <id>}".to_owned(),
+        allowed: vec!["subscription".to_owned()],
+        nearest: None,
+    })
 }
 
 fn subscription_room(

@@ -102,6 +102,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
+        self.shared.gone.cancel();
         for task in &self.tasks {
             task.abort();
         }

@@ -140,7 +140,7 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
 
 /// wire.md section 11: 503 while the gateway drains.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let draining = shared.stopping.is_cancelled();
+    let draining = shared.dispatcher.refuses_calls();
     let failing: &[&str] = if draining { &["gateway-draining"] } else { &[] };
     let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = json!({ "ready": !draining, "failing": failing, "uptimeMs": shared.context.uptime_ms() });
@@ -148,7 +148,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn started(State(shared): State<Arc<Shared>>) -> Response {
-    let draining = shared.stopping.is_cancelled();
+    let draining = shared.dispatcher.refuses_calls();
     let (status, word) =
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "started") };
     let version = env!("CARGO_PKG_VERSION");
@@ -346,7 +346,7 @@ fn upgrade(
         let message = "this gateway does not serve OpenClaw frames yet: connect to /rpc, or offer the subprotocol jsonrpc";
         return Err(refuse(StatusCode::NOT_IMPLEMENTED, message));
     }
-    if shared.stopping.is_cancelled() {
+    if shared.dispatcher.refuses_calls() {
         let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
         return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
     }

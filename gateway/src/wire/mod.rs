@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) document: bytes::Bytes,
     /// Cancelled when the gateway stops: connections finish their calls and close.
     pub(crate) stopping: CancellationToken,
+    /// Cancelled when the gateway is gone: connections close at once, calls in flight or not.
+    pub(crate) gone: CancellationToken,
     /// The tasks of the connections.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: Arc<Semaphore>,
@@ -62,6 +64,7 @@ impl Shared {
             context,
             document,
             stopping: CancellationToken::new(),
+            gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             unauthenticated: Arc::new(Semaphore::new(limits.max_unauthenticated)),
@@ -109,14 +112,17 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
         .max_buf_size(64 * 1024);
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
-    let stopping = shared.stopping.clone();
+    let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
     shared.tasks.spawn(async move {
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    result = connection => result,
+                    () = gone.cancelled() => return,
+                }
             }
         };
         if let Err(error) = result {

@@ -88,7 +88,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         limits.max_payload_bytes
     };
     let socket = Socket::new(stream, read, limits, max_message_bytes);
-    let stopping = shared.stopping.clone();
+    let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
     let now = Instant::now();
     let mut session = Session {
         socket,
@@ -115,9 +115,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     if end == End::Stopping {
         session.draining = true;
         let drain_timeout = session.shared.limits.drain_timeout;
-        end = timeout(drain_timeout, std::future::poll_fn(|cx| session.poll(cx)))
-            .await
-            .unwrap_or(End::Stopping);
+        end = tokio::select! {
+            drained = timeout(drain_timeout, std::future::poll_fn(|cx| session.poll(cx))) => {
+                drained.unwrap_or(End::Stopping)
+            }
+            () = gone.cancelled() => End::Stopping,
+        };
     }
     match &end {
         End::Gone | End::Stopping => tracing::debug!(connection = id, reason = ?end, "connection ends"),
