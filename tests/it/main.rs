@@ -1,1 +1,3 @@
-//! the suite
+//! One binary for the cross-crate suite: it links once.
+
+mod robustness;
