@@ -16,5 +16,7 @@ mod envelopes;
 mod events;
 /// HTTP around the calls: probes, the document, upgrades, bounds.
 mod http;
+/// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
+mod robustness;
 /// Rules about the sources themselves.
 mod tidy;

@@ -5,6 +5,7 @@
 pub(crate) mod http;
 pub(crate) mod jsonrpc;
 mod socket;
+mod stream;
 mod websocket;
 
 use std::{
@@ -26,10 +27,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::stream::Stream;
 use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits};
 
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection has, once the gateway stops, to write answers that are there. Calls in flight have been
+/// waited for by then.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -104,6 +109,7 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
+    let stream = Stream::new(stream, shared.limits.send_timeout);
     let service = http::Service::new(Arc::clone(shared), remote, router, permit);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -120,7 +126,10 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
             () = stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
-                    result = connection => result,
+                    ended = tokio::time::timeout(LINGER, connection) => match ended {
+                        Ok(result) => result,
+                        Err(_) => return tracing::debug!(%remote, "an HTTP connection was cut"),
+                    },
                     () = gone.cancelled() => return,
                 }
             }
