@@ -36,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_write_buffer_size(limits.max_buffered_bytes.max(WRITE_BUFFER_BYTES + 1));
-        let adapter = Adapter { stream, waker: Waker::noop().clone() };
+        let adapter = Adapter { stream, waker: Waker::noop().clone(), written: 0 };
         Self { inner: WebSocket::from_partially_read(adapter, read.to_vec(), Role::Server, Some(config)) }
     }
 
@@ -46,6 +46,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             config.max_message_size = Some(bytes);
             config.max_frame_size = Some(bytes);
         });
+    }
+
+    /// How many bytes the stream has taken since the handshake.
+    pub(crate) fn written(&self) -> u64 {
+        self.inner.get_ref().written
     }
 
     /// The next message.
@@ -113,6 +118,8 @@ fn or_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
 struct Adapter<S> {
     stream: S,
     waker: Waker,
+    /// Bytes that the stream has taken.
+    written: u64,
 }
 
 impl<S> Adapter<S> {
@@ -138,7 +145,7 @@ impl<S: AsyncWrite + Unpin> Write for Adapter<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut cx = Context::from_waker(&self.waker);
         match Pin::new(&mut self.stream).poll_write(&mut cx, bytes) {
-            Poll::Ready(result) => result,
+            Poll::Ready(result) => result.inspect(|taken| self.written += *taken as u64),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -100,6 +100,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         queued_bytes: 0,
         dirty: false,
         blocked_since: None,
+        blocked_at: 0,
         pinged: false,
         next_ping: now + limits.ping_interval,
         authenticate_by: now + limits.authentication_timeout,
@@ -149,8 +150,10 @@ struct Session<S> {
     queued_bytes: usize,
     /// Whether something may be left to flush.
     dirty: bool,
-    /// Since when the peer has taken nothing.
+    /// Since when the peer has taken nothing, while there is output for it.
     blocked_since: Option<Instant>,
+    /// What the peer had taken by then.
+    blocked_at: u64,
     /// Whether a ping waits for its pong, or for anything else from the peer.
     pinged: bool,
     next_ping: Instant,
@@ -201,7 +204,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Poll::Ready(Err(_)) => Err(End::Gone),
             Poll::Pending => {
-                self.blocked_since.get_or_insert_with(Instant::now);
+                // A peer behind a thin line takes a large message slowly, but it does take it.
+                let written = self.socket.written();
+                if self.blocked_since.is_none() || written != self.blocked_at {
+                    self.blocked_since = Some(Instant::now());
+                    self.blocked_at = written;
+                }
                 Ok(false)
             }
         }
