@@ -40,6 +40,28 @@ pub(crate) enum Refusal {
     PasswordMismatch,
 }
 
+impl Refusal {
+    /// `details.code` of the frame protocol (wire.md section 4).
+    pub(crate) const fn details_code(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "AUTH_TOKEN_MISSING",
+            Self::TokenMismatch => "AUTH_TOKEN_MISMATCH",
+            Self::PasswordMissing => "AUTH_PASSWORD_MISSING",
+            Self::PasswordMismatch => "AUTH_PASSWORD_MISMATCH",
+        }
+    }
+
+    /// `details.authReason` of the frame protocol.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenMismatch => "token_mismatch",
+            Self::PasswordMissing => "password_missing",
+            Self::PasswordMismatch => "password_mismatch",
+        }
+    }
+}
+
 /// Checks credentials against the gateway's secret.
 pub(crate) struct Authenticator {
     method: AuthMethod,

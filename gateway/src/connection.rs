@@ -17,8 +17,10 @@ use crate::auth::{AuthMethod, Authenticator, Refusal};
 /// What carries the calls of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// A WebSocket.
+    /// A WebSocket that speaks JSON-RPC.
     WebSocket,
+    /// A WebSocket that speaks OpenClaw frames.
+    Frames,
     /// One HTTP request.
     Http,
 }

@@ -26,6 +26,7 @@ use crate::{
     presence::Connections,
     runs::Runs,
     settings::{Agents, Limits},
+    state::StateDir,
 };
 
 /// For how long a health snapshot answers calls that do not ask for a fresh one.
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     /// Differs at every start.
     pub(crate) instance_id: String,
     pub(crate) hostname: String,
+    pub(crate) state: StateDir,
     pub(crate) identity: GatewayIdentity,
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
@@ -69,6 +71,7 @@ struct Snapshot {
 
 impl Context {
     pub(crate) fn new(
+        state: StateDir,
         identity: GatewayIdentity,
         agents: Agents,
         runs: Runs,
@@ -82,6 +85,7 @@ impl Context {
             instance_id: uuid::Uuid::now_v7().to_string(),
             connections: Connections::new(&hostname, events.clone()),
             hostname,
+            state,
             identity,
             agents,
             runs,

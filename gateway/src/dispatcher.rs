@@ -168,6 +168,18 @@ impl Dispatcher {
         &self.calls
     }
 
+    /// The record of a method.
+    pub(crate) fn record(&self, method: &str) -> Option<&'static MethodRecord> {
+        self.entries.get(method).map(|entry| entry.record)
+    }
+
+    /// The names of all methods, sorted.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.entries.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Calls a method. A handler that is ready at its first poll is answered at once and costs no task.
     pub(crate) fn start(
         &self,
@@ -456,6 +468,7 @@ fn subscription_room(
     let Some(subscriptions) = subscriptions else {
         let how = match connection.transport() {
             Transport::Http => "over a WebSocket",
+            Transport::Frames => "over JSON-RPC; events come to frame clients by themselves",
             Transport::WebSocket => {
                 "as a single request with a string or unsigned integer id, outside of a batch"
             }

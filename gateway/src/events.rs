@@ -1,6 +1,12 @@
 //! The event bus: each event is serialised once, whatever the number of receivers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use openclaw_schema::events::EventName;
 use serde::Serialize;
@@ -25,17 +31,39 @@ pub struct Event {
 #[derive(Debug, Clone)]
 pub struct EventBus {
     sender: broadcast::Sender<Arc<Event>>,
+    changes: Arc<Changes>,
+}
+
+/// How often presence and health have changed, whether anybody listened or not.
+#[derive(Debug, Default)]
+struct Changes {
+    presence: AtomicU64,
+    health: AtomicU64,
+}
+
+/// How often presence and health have changed (wire.md section 2, `stateVersion`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateVersions {
+    /// The presence list.
+    pub presence: u64,
+    /// The health snapshot.
+    pub health: u64,
 }
 
 impl EventBus {
     /// A bus without receivers.
     #[must_use]
     pub fn new() -> Self {
-        Self { sender: broadcast::Sender::new(BACKLOG) }
+        Self { sender: broadcast::Sender::new(BACKLOG), changes: Arc::default() }
     }
 
     /// Sends an event. Costs nothing but a look when nobody listens.
     pub fn publish<T: Serialize>(&self, name: EventName, payload: &T, run_id: Option<&str>) {
+        match name {
+            EventName::Presence => self.changes.presence.fetch_add(1, Ordering::Relaxed),
+            EventName::Health => self.changes.health.fetch_add(1, Ordering::Relaxed),
+            EventName::Tick | EventName::Agent | EventName::Chat | EventName::Shutdown => 0,
+        };
         if self.sender.receiver_count() == 0 {
             return;
         }
@@ -46,6 +74,15 @@ impl EventBus {
                 let _ = self.sender.send(Arc::new(event));
             }
             Err(error) => tracing::error!(event = name.name(), %error, "an event payload does not serialise"),
+        }
+    }
+
+    /// How often presence and health have changed.
+    #[must_use]
+    pub fn versions(&self) -> StateVersions {
+        StateVersions {
+            presence: self.changes.presence.load(Ordering::Relaxed),
+            health: self.changes.health.load(Ordering::Relaxed),
         }
     }
 

@@ -173,7 +173,8 @@ impl GatewayBuilder {
         let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
         let runs = Runs::new(backend, events.clone(), settings.agents.clone(), RunLimits::default());
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
-        let context = Arc::new(Context::new(identity, settings.agents, runs, logs, events, &limits));
+        let context =
+            Arc::new(Context::new(settings.state, identity, settings.agents, runs, logs, events, &limits));
 
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {

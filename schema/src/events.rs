@@ -35,6 +35,10 @@ pub enum EventName {
 }
 
 impl EventName {
+    /// Every event, in the order of [`EVENTS`].
+    pub const ALL: &'static [Self] =
+        &[Self::Tick, Self::Health, Self::Presence, Self::Agent, Self::Chat, Self::Shutdown];
+
     /// The record of this event.
     #[must_use]
     pub const fn record(self) -> &'static EventRecord {

@@ -51,13 +51,23 @@ impl ConnectServer for Handlers {
             server: ConnectServerInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 conn_id: connection.id().to_string(),
+                build_id: None,
+                boot_id: Some(self.context.instance_id.clone()),
+                host: None,
             },
             auth: ConnectGrant {
                 method: connection.auth_method().name().to_owned(),
                 role: "operator".to_owned(),
                 scopes: scopes.iter().map(Scope::name).map(str::to_owned).collect(),
+                device_token: None,
+                issued_at_ms: None,
             },
             policy: self.context.policy,
+            kind: None,
+            features: None,
+            plugin_surface_urls: None,
+            protocol: None,
+            snapshot: None,
         })
     }
 }

@@ -33,9 +33,9 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Shared,
-    jsonrpc::{self, Peer, Reply},
+    jsonrpc::{self, Peer},
     stream::Stream,
-    websocket,
+    websocket::{self, Dialect},
 };
 use crate::{
     connection::{Connection, Transport},
@@ -46,6 +46,8 @@ use crate::{
 const RPC_PATH: &str = "/rpc";
 /// The WebSocket subprotocol of JSON-RPC.
 const JSONRPC_SUBPROTOCOL: &str = "jsonrpc";
+/// What [`DIALECT_HEADER`] says of OpenClaw frames.
+const FRAMES_DIALECT: &str = "frames";
 /// Says that this gateway answered, and its version. Stock gateways do not send it.
 const GATEWAY_HEADER: HeaderName = HeaderName::from_static("openclaw-gateway");
 /// Says which dialect an upgraded connection speaks. Stock gateways echo any subprotocol, so that an echo proves
@@ -216,11 +218,7 @@ async fn rpc(
         max_batch: limits.max_batch,
         max_response_bytes: limits.max_payload_bytes,
     };
-    let answer = match jsonrpc::receive(text, &peer) {
-        Reply::Nothing => None,
-        Reply::Ready(text) => Some(text),
-        Reply::Pending(answer) => answer.await,
-    };
+    let answer = jsonrpc::receive(text, &peer).into_text().await;
     answer.map_or_else(|| StatusCode::NO_CONTENT.into_response(), json_response)
 }
 
@@ -385,15 +383,24 @@ fn upgrade(
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|protocol| protocol.trim() == JSONRPC_SUBPROTOCOL);
-    if !offers_jsonrpc && request.uri().path() != RPC_PATH {
-        let message = "this gateway does not serve OpenClaw frames yet: connect to /rpc, or offer the subprotocol jsonrpc";
-        return Err(refuse(StatusCode::NOT_IMPLEMENTED, message));
-    }
+    let speaks_jsonrpc = offers_jsonrpc || request.uri().path() == RPC_PATH;
     if shared.dispatcher.refuses_calls() {
         let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
         return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
     }
-    let connection = caller(headers, shared, remote, Transport::WebSocket)?;
+    let connection = if speaks_jsonrpc {
+        caller(headers, shared, remote, Transport::WebSocket)?
+    } else {
+        // A frame client shows its credential in `connect`, its first frame.
+        let id = shared.next_connection_id();
+        Connection::new(id, remote, Transport::Frames, None, Arc::clone(&shared.authenticator))
+    };
+    let subprotocol = if speaks_jsonrpc {
+        offers_jsonrpc.then(|| HeaderValue::from_static(JSONRPC_SUBPROTOCOL))
+    } else {
+        // wire.md section 1: whatever a frame client offers is echoed.
+        headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol)
+    };
     let unauthenticated = if connection.is_authenticated() {
         None
     } else {
@@ -416,15 +423,25 @@ fn upgrade(
         let context = Arc::clone(&shared_for_task.context);
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
+        let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames() };
         match upgraded.downcast::<TokioIo<Stream>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {
                 let stream = parts.io.into_inner().into_inner();
-                websocket::serve(stream, parts.read_buf, connection, shared_for_task, unauthenticated).await;
+                websocket::serve(
+                    stream,
+                    parts.read_buf,
+                    connection,
+                    shared_for_task,
+                    dialect,
+                    unauthenticated,
+                )
+                .await;
             }
             Err(upgraded) => {
                 let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
-                websocket::serve(stream, Bytes::new(), connection, shared_for_task, unauthenticated).await;
+                websocket::serve(stream, Bytes::new(), connection, shared_for_task, dialect, unauthenticated)
+                    .await;
             }
         }
         drop(permit);
@@ -436,9 +453,16 @@ fn upgrade(
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if offers_jsonrpc {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(JSONRPC_SUBPROTOCOL));
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    headers.insert(DIALECT_HEADER, HeaderValue::from_static(JSONRPC_SUBPROTOCOL));
+    let dialect = if speaks_jsonrpc { JSONRPC_SUBPROTOCOL } else { FRAMES_DIALECT };
+    headers.insert(DIALECT_HEADER, HeaderValue::from_static(dialect));
     Ok(response)
+}
+
+/// The first of the subprotocols that a header offers.
+fn first_protocol(offered: &HeaderValue) -> Option<HeaderValue> {
+    let first = offered.to_str().ok()?.split(',').next()?.trim();
+    HeaderValue::from_str(first).ok().filter(|first| !first.is_empty())
 }

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use jsonrpsee::{
     MethodResponse,
     types::{ErrorObjectOwned, Id},
@@ -18,21 +18,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::reply::Reply;
 use crate::{
     connection::Connection,
     dispatcher::{Answer, Call, Dispatcher, Subscriptions},
 };
-
-/// What is to be written for a message.
-pub(crate) enum Reply {
-    /// Nothing: it held notifications only.
-    Nothing,
-    /// This text.
-    Ready(String),
-    /// A text that is yet to come; `None` when there is nothing to write after all. Dropping the future cancels
-    /// the calls.
-    Pending(BoxFuture<'static, Option<String>>),
-}
 
 /// Whose message it is, and who serves it.
 pub(crate) struct Peer<'a> {
@@ -55,27 +45,27 @@ pub(crate) fn receive(text: &str, peer: &Peer<'_>) -> Reply {
     if text.trim_ascii_start().starts_with('[') {
         return batch(text, peer);
     }
-    Reply::Ready(diagnosis(text))
+    Reply::now(diagnosis(text))
 }
 
 fn single(envelope: &Envelope<'_>, peer: &Peer<'_>) -> Reply {
     let params = envelope.params.map(RawValue::get);
     let Some(raw_id) = envelope.id else {
         return match start(Id::Null, &envelope.method, params, peer, None) {
-            Answer::Ready(_) => Reply::Nothing,
-            Answer::Pending(call) => Reply::Pending(call.map(|_| None).boxed()),
+            Answer::Ready(_) => Reply::nothing(),
+            Answer::Pending(call) => Reply::later(call.map(|_| Reply::nothing()).boxed()),
         };
     };
     let id = match WireId::read(raw_id) {
         Ok(id) => id,
-        Err(error) => return Reply::Ready(error_text("null", error)),
+        Err(error) => return Reply::now(error_text("null", error)),
     };
     let subscriptions = if id.placeholder { None } else { peer.subscriptions };
     match start(id.id.clone(), &envelope.method, params, peer, subscriptions) {
-        Answer::Ready(response) => written(&id, response).map_or(Reply::Nothing, Reply::Ready),
+        Answer::Ready(response) => Reply { now: written(&id, response), later: None },
         Answer::Pending(call) => {
             let id = id.into_owned();
-            Reply::Pending(call.map(move |response| written(&id, response)).boxed())
+            Reply::later(call.map(move |response| Reply { now: written(&id, response), later: None }).boxed())
         }
     }
 }
@@ -115,42 +105,41 @@ fn with_id(id: &str, json: &str) -> String {
 fn batch(text: &str, peer: &Peer<'_>) -> Reply {
     let entries = match serde_json::from_str::<Entries<'_>>(text) {
         Ok(entries) => entries.0,
-        Err(error) => return Reply::Ready(error_text("null", parse_error(&error))),
+        Err(error) => return Reply::now(error_text("null", parse_error(&error))),
     };
     if entries.is_empty() {
         let error = RpcError::new(ErrorCode::InvalidRequest, "a batch must hold at least one request");
-        return Reply::Ready(error_text("null", error));
+        return Reply::now(error_text("null", error));
     }
     if entries.len() > peer.max_batch {
         let message = format!("a batch may hold {} requests at most", peer.max_batch);
-        return Reply::Ready(error_text("null", RpcError::new(ErrorCode::LimitExceeded, message)));
+        return Reply::now(error_text("null", RpcError::new(ErrorCode::LimitExceeded, message)));
     }
     let peer = Peer { subscriptions: None, ..*peer };
     let mut answers = Answers::new(peer.max_response_bytes);
-    let pending = FuturesUnordered::new();
+    let mut pending = FuturesUnordered::new();
     for entry in entries {
         let reply = match serde_json::from_str::<Envelope<'_>>(entry.get()) {
             Ok(envelope) => single(&envelope, &peer),
-            Err(_) => Reply::Ready(diagnosis(entry.get())),
+            Err(_) => Reply::now(diagnosis(entry.get())),
         };
-        match reply {
-            Reply::Nothing => {}
-            Reply::Ready(answer) => answers.add(&answer),
-            Reply::Pending(answer) => pending.push(answer),
+        if let Some(answer) = &reply.now {
+            answers.add(answer);
         }
+        pending.extend(reply.later);
     }
     if pending.is_empty() {
-        return answers.finish().map_or(Reply::Nothing, Reply::Ready);
+        return Reply { now: answers.finish(), later: None };
     }
-    Reply::Pending(
+    Reply::later(
         pending
-            .fold(answers, |mut answers, answer| {
-                if let Some(answer) = answer {
-                    answers.add(&answer);
+            .fold(answers, |mut answers, reply| {
+                if let Some(answer) = &reply.now {
+                    answers.add(answer);
                 }
                 std::future::ready(answers)
             })
-            .map(Answers::finish)
+            .map(|answers| Reply { now: answers.finish(), later: None })
             .boxed(),
     )
 }

@@ -2,8 +2,11 @@
 //!
 //! The way of a call: socket → [`websocket`] or [`http`] → [`jsonrpc`] (envelope) → `Dispatcher` → `methods`.
 
+mod frames;
+mod handshake;
 pub(crate) mod http;
 pub(crate) mod jsonrpc;
+mod reply;
 mod socket;
 mod stream;
 mod websocket;

@@ -8,7 +8,7 @@ use std::{
     borrow::Cow,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -27,7 +27,10 @@ use tungstenite::{
 
 use super::{
     LINGER, Shared,
-    jsonrpc::{self, Peer, Reply},
+    frames::{self, Protocol, Role},
+    handshake::{self, Challenge, Outcome},
+    jsonrpc,
+    reply::Reply,
     socket::Socket,
 };
 use crate::{connection::Connection, dispatcher::Subscriptions};
@@ -52,6 +55,8 @@ enum End {
     NotAuthenticated,
     /// The peer showed a wrong credential.
     Refused,
+    /// The handshake of a frame connection failed, and the peer has been told.
+    Handshake(CloseCode, String),
     /// The peer answers no ping.
     NoPong,
     /// The peer sent what is no message.
@@ -59,9 +64,15 @@ enum End {
 }
 
 impl End {
-    fn close_frame(&self) -> Option<CloseFrame> {
+    /// What the peer is told. Frame clients know the recorded codes and reasons (wire.md section 12).
+    fn close_frame(&self, dialect: &Dialect) -> Option<CloseFrame> {
+        let frames = matches!(dialect, Dialect::Frames(_));
         let (code, reason) = match self {
             Self::Gone => return None,
+            Self::NoPong if frames => return None,
+            Self::NotAuthenticated if frames => (CloseCode::Normal, "".into()),
+            Self::Invalid(CloseCode::Size, _) if frames => (CloseCode::Size, "".into()),
+            Self::Handshake(code, reason) => (*code, reason.clone().into()),
             Self::Stopping => (CloseCode::Restart, "service restart".into()),
             Self::SlowConsumer => (CloseCode::Again, "slow consumer: output was not taken in time".into()),
             Self::NotAuthenticated => (CloseCode::Policy, "no authentication in time".into()),
@@ -73,6 +84,33 @@ impl End {
     }
 }
 
+/// What a connection speaks.
+pub(super) enum Dialect {
+    JsonRpc,
+    Frames(Box<Frames>),
+}
+
+impl Dialect {
+    /// OpenClaw frames, from the challenge on.
+    pub(super) fn frames() -> Self {
+        Self::Frames(Box::new(Frames { phase: Phase::Handshake(Challenge::new()), seq: 0, events: None }))
+    }
+}
+
+/// A connection that speaks OpenClaw frames.
+pub(super) struct Frames {
+    phase: Phase,
+    /// The number of the last event: they count from 1 without a hole (wire.md section 7).
+    seq: u64,
+    /// Events for this connection, without number and last brace.
+    events: Option<mpsc::Receiver<String>>,
+}
+
+enum Phase {
+    Handshake(Challenge),
+    Open(Protocol, Role),
+}
+
 /// Serves a WebSocket to its end. `unauthenticated` is the permit that a connection without credential holds
 /// until it has one.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -80,6 +118,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     read: Bytes,
     connection: Arc<Connection>,
     shared: Arc<Shared>,
+    dialect: Dialect,
     unauthenticated: Option<OwnedSemaphorePermit>,
 ) {
     let limits = &shared.limits;
@@ -108,8 +147,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         authenticate_by: now + limits.authentication_timeout,
         timer: None,
         draining: false,
+        dialect,
         shared,
     };
+    session.open();
     let id = session.connection.id();
     let mut end = tokio::select! {
         end = std::future::poll_fn(|cx| session.poll(cx)) => end,
@@ -128,7 +169,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             tracing::warn!(connection = id, remote = %session.connection.remote(), reason = ?end, "connection closed")
         }
     }
-    if let Some(frame) = end.close_frame() {
+    if let Some(frame) = end.close_frame(&session.dialect) {
         let _ = timeout(CLOSE_TIMEOUT, session.socket.close(frame)).await;
     }
 }
@@ -138,13 +179,14 @@ struct Session<S> {
     socket: Socket<S>,
     connection: Arc<Connection>,
     shared: Arc<Shared>,
+    dialect: Dialect,
     /// Held until the connection is authenticated.
     unauthenticated: Option<OwnedSemaphorePermit>,
     /// Where subscriptions send to, made for the first message: most connections have none.
     subscriptions: Option<Subscriptions>,
     items: Option<mpsc::Receiver<Box<RawValue>>>,
     /// Calls whose answer is yet to come, made for the first one.
-    calls: Option<JoinSet<Option<String>>>,
+    calls: Option<JoinSet<Reply>>,
     /// Bytes queued since the last complete flush.
     queued_bytes: usize,
     /// Whether something may be left to flush.
@@ -162,6 +204,18 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Begins: a frame client is challenged first.
+    fn open(&mut self) {
+        if let Dialect::Frames(frames) = &self.dialect
+            && let Phase::Handshake(challenge) = &frames.phase
+        {
+            let event = challenge.event();
+            self.dirty = true;
+            // Nothing has been written yet: there is room. The first flush sends it.
+            let _ = self.socket.queue(&Context::from_waker(Waker::noop()), event);
+        }
+    }
+
     /// Works until there is nothing to do, or the connection ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match self.turn(cx) {
@@ -229,16 +283,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let Poll::Ready(Some(ended)) = calls.poll_join_next(cx) else { break };
             worked = true;
             // Panics of handlers are contained by the dispatcher.
-            if let Ok(Some(text)) = ended {
-                self.queue(cx, text)?;
+            if let Ok(reply) = ended {
+                self.reply(cx, reply)?;
             }
         }
         Ok(worked)
     }
 
-    /// Writes items of subscriptions.
+    fn reply(&mut self, cx: &Context<'_>, reply: Reply) -> Result<(), End> {
+        if let Some(text) = reply.now {
+            self.queue(cx, text)?;
+        }
+        if let Some(later) = reply.later {
+            self.calls.get_or_insert_default().spawn(later);
+        }
+        Ok(())
+    }
+
+    /// Writes items of subscriptions, and the events of a frame connection.
     fn write_items(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut worked = false;
+        while self.queued_bytes < QUEUED_BYTES {
+            let Dialect::Frames(frames) = &mut self.dialect else { break };
+            let Some(events) = &mut frames.events else { break };
+            match events.poll_recv(cx) {
+                Poll::Pending => break,
+                // The forwarder has given up: this peer lags behind what the gateway keeps for it.
+                Poll::Ready(None) => return Err(End::SlowConsumer),
+                Poll::Ready(Some(event)) => {
+                    frames.seq += 1;
+                    let text = format!(r#"{event},"seq":{}}}"#, frames.seq);
+                    worked = true;
+                    self.queue(cx, text)?;
+                }
+            }
+        }
         while self.queued_bytes < QUEUED_BYTES {
             let Some(items) = &mut self.items else { break };
             let Poll::Ready(Some(item)) = items.poll_recv(cx) else { break };
@@ -288,35 +367,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
+        let reply = match &mut self.dialect {
+            Dialect::JsonRpc => self.receive_jsonrpc(text),
+            Dialect::Frames(frames) => match frames.phase {
+                Phase::Handshake(_) => return self.shake_hands(cx, text),
+                Phase::Open(protocol, role) => {
+                    let (shared, connection) = (&self.shared, &self.connection);
+                    frames::receive(text, &frames::Peer { shared, connection, protocol, role })
+                }
+            },
+        };
+        self.reply(cx, reply)?;
+        if self.connection.is_refused() {
+            let _ = self.flush(cx);
+            return Err(End::Refused);
+        }
+        self.admit();
+        Ok(())
+    }
+
+    fn receive_jsonrpc(&mut self, text: &str) -> Reply {
         let limits = &self.shared.limits;
         if self.subscriptions.is_none() {
             let (subscriptions, items) = Subscriptions::new(limits);
             self.subscriptions = Some(subscriptions);
             self.items = Some(items);
         }
-        let peer = Peer {
+        let peer = jsonrpc::Peer {
             dispatcher: &self.shared.dispatcher,
             connection: &self.connection,
             subscriptions: self.subscriptions.as_ref(),
             max_batch: limits.max_batch,
             max_response_bytes: limits.max_payload_bytes,
         };
-        match jsonrpc::receive(text, &peer) {
-            Reply::Nothing => {}
-            Reply::Ready(text) => self.queue(cx, text)?,
-            Reply::Pending(answer) => {
-                self.calls.get_or_insert_default().spawn(answer);
+        jsonrpc::receive(text, &peer)
+    }
+
+    /// Serves the first frame of a frame connection.
+    fn shake_hands(&mut self, cx: &Context<'_>, text: &str) -> Result<(), End> {
+        match handshake::connect(text, &self.shared, &self.connection) {
+            Outcome::Accepted { hello, protocol, role } => {
+                let events = forward_events(&self.shared, &self.connection);
+                if let Dialect::Frames(frames) = &mut self.dialect {
+                    frames.phase = Phase::Open(protocol, role);
+                    frames.events = Some(events);
+                }
+                self.queue(cx, hello)?;
+                self.admit();
+                Ok(())
+            }
+            Outcome::Refused { response, code, reason } => {
+                if let Some(response) = response {
+                    self.queue(cx, response)?;
+                    let _ = self.flush(cx);
+                }
+                Err(End::Handshake(code, reason))
             }
         }
-        if self.connection.is_refused() {
-            let _ = self.flush(cx);
-            return Err(End::Refused);
-        }
+    }
+
+    /// Lifts the bounds of a connection that has authenticated meanwhile.
+    fn admit(&mut self) {
         if self.unauthenticated.is_some() && self.connection.is_authenticated() {
             self.unauthenticated = None;
             self.socket.set_max_message_bytes(self.shared.limits.max_payload_bytes);
         }
-        Ok(())
     }
 
     /// Looks at the clock, and asks to be woken when it matters next.
@@ -387,4 +502,30 @@ fn invalid(error: Error) -> End {
         }
         _ => End::Gone,
     }
+}
+
+/// How many events may wait for one frame connection.
+const WAITING_EVENTS: usize = 256;
+
+/// Passes on the events that a frame connection may receive. Ends when the connection does, or when it lags so far
+/// behind that events were lost: then a hole in its numbers is worse than its end.
+fn forward_events(shared: &Shared, connection: &Arc<Connection>) -> mpsc::Receiver<String> {
+    let mut events = shared.context.events.subscribe();
+    let (bus, connection) = (shared.context.events.clone(), Arc::clone(connection));
+    let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = sender.closed() => return,
+            };
+            let Ok(event) = event else { return };
+            if let Some(text) = frames::event(&event, &connection, bus.versions())
+                && sender.send(text).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    receiver
 }

@@ -1,0 +1,344 @@
+//! The handshake of OpenClaw frames (wire.md section 3): challenge, `connect`, `hello-ok`.
+//!
+//! The checks are made in the recorded order: frame shape, params, protocol range, role, credential. A refusal has
+//! the recorded code, details, close code and reason (wire.md sections 4 and 12).
+
+use openclaw_schema::{
+    ErrorCode, RpcError, Scope, Scopes,
+    events::EventName,
+    methods::connect::{ConnectMethod, ConnectParams},
+    problem::ParamProblem,
+    types::TimestampMs,
+};
+use serde_json::{Value, json};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{
+    Shared,
+    frames::{self, Protocol, Role},
+};
+use crate::connection::Connection;
+
+/// The client programs that the frame protocol knows.
+const CLIENT_IDS: &[&str] = &[
+    "webchat-ui",
+    "openclaw-control-ui",
+    "openclaw-browser-copilot",
+    "openclaw-tui",
+    "webchat",
+    "cli",
+    "gateway-client",
+    "openclaw-macos",
+    "openclaw-linux",
+    "openclaw-ios",
+    "openclaw-watchos",
+    "openclaw-android",
+    "node-host",
+    "openclaw-worker",
+    "test",
+    "fingerprint",
+    "openclaw-probe",
+];
+
+/// The kinds of client that it knows.
+const CLIENT_MODES: &[&str] = &["webchat", "cli", "ui", "backend", "node", "worker", "probe", "test"];
+
+/// The longest close reason in bytes: a close frame holds 125, two of them for the code (RFC 6455 section 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
+/// What the gateway sends first: a client that signs its `connect` signs this too.
+#[derive(Debug)]
+pub(crate) struct Challenge {
+    nonce: String,
+    ts: TimestampMs,
+}
+
+impl Challenge {
+    pub(crate) fn new() -> Self {
+        Self { nonce: uuid::Uuid::new_v4().to_string(), ts: TimestampMs::now() }
+    }
+
+    /// The event frame.
+    pub(crate) fn event(&self) -> String {
+        let payload = json!({ "nonce": self.nonce, "ts": self.ts });
+        format!(r#"{{"type":"event","event":"connect.challenge","payload":{payload}}}"#)
+    }
+}
+
+/// How a handshake ended.
+pub(crate) enum Outcome {
+    /// The client is in.
+    Accepted { hello: String, protocol: Protocol, role: Role },
+    /// It is not: the response, if there is one, then the close.
+    Refused { response: Option<String>, code: CloseCode, reason: String },
+}
+
+impl Outcome {
+    /// Closed without a word.
+    fn closed(code: CloseCode, reason: &str) -> Self {
+        Self::Refused { response: None, code, reason: reason.to_owned() }
+    }
+
+    /// Answered with an error, then closed with the same words.
+    fn refused(id: &str, error: &RpcError, protocol: Protocol, details: Option<Value>) -> Self {
+        let mut response: Value =
+            serde_json::from_str(&frames::failed(id, error, protocol)).expect("our own frame is JSON");
+        if let Some(details) = details.filter(|_| protocol == Protocol::V4) {
+            response["error"]["details"] = details;
+        }
+        let mut reason = error.message.clone();
+        while reason.len() > MAX_REASON_BYTES {
+            reason.pop();
+        }
+        Self::Refused { response: Some(response.to_string()), code: CloseCode::Policy, reason }
+    }
+}
+
+/// Serves the first frame of a connection.
+pub(crate) fn connect(text: &str, shared: &Shared, connection: &Connection) -> Outcome {
+    let Ok(frame) = serde_json::from_str::<Value>(text) else {
+        return Outcome::closed(CloseCode::Normal, "");
+    };
+    let id = &frame["id"];
+    let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
+    let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
+        return Outcome::closed(CloseCode::Policy, "invalid request frame");
+    };
+    let id = id.to_string();
+    let invalid = |message: String| RpcError::new(ErrorCode::InvalidRequest, message);
+    if method != ConnectMethod::Connect.name() {
+        let error = invalid("invalid handshake: first request must be connect".to_owned());
+        return Outcome::refused(&id, &error, Protocol::V4, None);
+    }
+    let params = match params(&frame["params"]) {
+        Ok(params) => params,
+        Err(fault) => {
+            let error = invalid(format!("invalid connect params: {fault}"));
+            return Outcome::refused(&id, &error, Protocol::V4, None);
+        }
+    };
+    let (lowest, highest) = (params.min_protocol.unwrap_or(0), params.max_protocol.unwrap_or(0));
+    let protocol = match (lowest..=highest).contains(&4) {
+        true => Protocol::V4,
+        false if (lowest..=highest).contains(&3) => Protocol::V3,
+        false => {
+            let details = json!({
+                "code": "PROTOCOL_MISMATCH",
+                "clientMinProtocol": lowest,
+                "clientMaxProtocol": highest,
+                "expectedProtocol": 4,
+                "minimumProtocol": 3,
+                "minimumProbeProtocol": 3,
+            });
+            let error = invalid("protocol mismatch".to_owned());
+            return match Outcome::refused(&id, &error, Protocol::V4, Some(details)) {
+                Outcome::Refused { response, reason, .. } => {
+                    Outcome::Refused { response, code: CloseCode::Protocol, reason }
+                }
+                accepted @ Outcome::Accepted { .. } => accepted,
+            };
+        }
+    };
+    let role = match params.role.as_deref() {
+        None | Some("operator") => Role::Operator,
+        Some("node") => Role::Node,
+        Some(_) => return Outcome::refused(&id, &invalid("invalid role".to_owned()), protocol, None),
+    };
+    accept(&id, &params, protocol, role, shared, connection)
+}
+
+fn accept(
+    id: &str,
+    params: &ConnectParams,
+    protocol: Protocol,
+    role: Role,
+    shared: &Shared,
+    connection: &Connection,
+) -> Outcome {
+    let credential = params.auth.as_ref().and_then(|auth| auth.token.as_deref().or(auth.password.as_deref()));
+    // Names that the gateway does not know grant nothing, and are shown all the same (wire.md section 3).
+    let named = params.scopes.clone().unwrap_or_default();
+    let asked: Scopes = named.iter().filter_map(|name| Scope::from_name(name)).collect();
+    if let Err(refusal) = connection.authenticate(credential, Some(asked)) {
+        let error = RpcError::new(ErrorCode::InvalidRequest, refusal.to_string());
+        let details = json!({
+            "code": refusal.details_code(),
+            "authReason": refusal.reason(),
+            "canRetryWithDeviceToken": false,
+            "recommendedNextStep": "update_auth_credentials",
+        });
+        return Outcome::refused(id, &error, protocol, Some(details));
+    }
+    if let Some(client) = &params.client {
+        shared.context.connections.introduce(connection, client);
+    }
+    let payload = hello(&named, protocol, role, shared, connection);
+    let hello = format!(r#"{{"type":"res","id":{id},"ok":true,"payload":{payload}}}"#);
+    Outcome::Accepted { hello, protocol, role }
+}
+
+/// The payload of `hello-ok`, in the shape of the negotiated protocol (wire.md sections 3 and 13).
+fn hello(
+    scopes: &[String],
+    protocol: Protocol,
+    role: Role,
+    shared: &Shared,
+    connection: &Connection,
+) -> Value {
+    let context = &shared.context;
+    let reads = connection.scopes().allows(Scope::OperatorRead);
+    let is_admin = connection.scopes().allows(Scope::OperatorAdmin);
+    let presence = if reads { json!(context.connections.list()) } else { json!([]) };
+    let health = context.health(false).ok().and_then(|health| serde_json::to_value(health).ok());
+    let versions = context.events.versions();
+    let agent = &context.agents.default_id;
+    let mut snapshot = json!({
+        "presence": presence,
+        "health": health.unwrap_or_else(|| json!({})),
+        "stateVersion": { "presence": versions.presence, "health": versions.health },
+        "uptimeMs": context.uptime_ms(),
+        "sessionDefaults": {
+            "defaultAgentId": agent,
+            "mainKey": "main",
+            "mainSessionKey": format!("agent:{agent}:main"),
+            "scope": "per-sender",
+        },
+    });
+    if is_admin || protocol == Protocol::V3 {
+        snapshot["configPath"] = json!(context.state.config_file());
+        snapshot["stateDir"] = json!(context.state.root());
+    }
+    let methods: Vec<&str> = shared.dispatcher.names();
+    let events: Vec<&str> =
+        ["connect.challenge"].into_iter().chain(EventName::ALL.iter().map(|name| name.name())).collect();
+    let mut hello = json!({
+        "type": "hello-ok",
+        "protocol": if protocol == Protocol::V4 { 4 } else { 3 },
+        "server": { "version": env!("CARGO_PKG_VERSION"), "connId": connection.id().to_string() },
+        "features": { "methods": methods, "events": events },
+        "snapshot": snapshot,
+        "policy": {
+            "maxPayload": context.policy.max_payload,
+            "maxBufferedBytes": context.policy.max_buffered_bytes,
+            "tickIntervalMs": context.policy.tick_interval_ms,
+        },
+    });
+    match protocol {
+        Protocol::V4 => {
+            hello["server"]["bootId"] = json!(context.instance_id);
+            hello["features"]["capabilities"] = json!([]);
+            hello["auth"] = json!({
+                "method": connection.auth_method().name(),
+                "role": if role == Role::Operator { "operator" } else { "node" },
+                "scopes": if role == Role::Operator { scopes } else { &[] },
+            });
+        }
+        Protocol::V3 => hello["server"]["host"] = json!(context.hostname),
+    }
+    hello
+}
+
+/// The params of `connect`, with what the frame protocol asks beyond the contract.
+fn params(given: &Value) -> Result<ConnectParams, String> {
+    let Some(object) = given.as_object() else { return Err("must be object".to_owned()) };
+    for required in ["minProtocol", "maxProtocol", "client"] {
+        if !object.contains_key(required) {
+            return Err(format!("must have required property '{required}'"));
+        }
+    }
+    let text = given.to_string();
+    if let Err(problem) = (ConnectMethod::Connect.record().params.check)(&text) {
+        return Err(recorded_words(&problem));
+    }
+    let params: ConnectParams = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    for (field, value) in [("minProtocol", params.min_protocol), ("maxProtocol", params.max_protocol)] {
+        if value == Some(0) {
+            return Err(format!("at /{field}: must be >= 1"));
+        }
+    }
+    for required in ["id", "version", "platform", "mode"] {
+        if given["client"].get(required).is_none() {
+            return Err(format!("at /client: must have required property '{required}'"));
+        }
+    }
+    for (field, known) in [("id", CLIENT_IDS), ("mode", CLIENT_MODES)] {
+        if !given["client"][field].as_str().is_some_and(|value| known.contains(&value)) {
+            return Err(format!("at /client/{field}: must be equal to one of the allowed values"));
+        }
+    }
+    Ok(params)
+}
+
+/// A problem of params in the words of the recorded protocol, which clients are known to match on.
+fn recorded_words(problem: &ParamProblem) -> String {
+    let ParamProblem { path, reason, .. } = problem;
+    let quoted = || reason.split('`').nth(1).unwrap_or_default();
+    let at = |what: String| if path.is_empty() { what } else { format!("at {path}: {what}") };
+    if reason.starts_with("unknown field") {
+        let place = if path.is_empty() { "root" } else { path };
+        return format!("at {place}: unexpected property '{}'", quoted());
+    }
+    if reason.starts_with("missing field") {
+        return at(format!("must have required property '{}'", quoted()));
+    }
+    if reason.starts_with("unknown value") {
+        return at("must be equal to one of the allowed values".to_owned());
+    }
+    if reason.starts_with("must not be empty") {
+        return at("must not have fewer than 1 characters".to_owned());
+    }
+    if reason.starts_with("invalid type") || reason.starts_with("invalid value") {
+        let expected = reason.rsplit("expected ").next().unwrap_or_default();
+        let kind = match expected {
+            text if text.contains("string") => "string",
+            text if text.contains("bool") => "boolean",
+            text if text.contains("sequence") => "array",
+            text if text.starts_with('u') || text.starts_with('i') => "integer",
+            _ => "object",
+        };
+        return at(format!("must be {kind}"));
+    }
+    at(reason.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(params: Value) -> String {
+        super::params(&params).expect_err("the params are wrong")
+    }
+
+    fn good() -> Value {
+        json!({
+            "minProtocol": 3, "maxProtocol": 4,
+            "client": { "id": "cli", "version": "1", "platform": "linux", "mode": "cli" },
+        })
+    }
+
+    #[test]
+    fn faults_have_the_recorded_words() {
+        let with = |path: &str, value: Value| {
+            let mut params = good();
+            let (parent, field) = path.rsplit_once('/').expect("a pointer");
+            let parent = params.pointer_mut(parent).expect("the parent is there");
+            parent[field] = value;
+            params
+        };
+        assert!(super::params(&good()).is_ok());
+        assert_eq!(fault(Value::Null), "must be object");
+        assert_eq!(fault(json!({})), "must have required property 'minProtocol'");
+        assert_eq!(fault(with("/foo", json!(1))), "at root: unexpected property 'foo'");
+        assert_eq!(fault(with("/auth", json!({ "foo": 1 }))), "at /auth: unexpected property 'foo'");
+        assert_eq!(
+            fault(with("/client/id", json!("acme"))),
+            "at /client/id: must be equal to one of the allowed values"
+        );
+        assert_eq!(
+            fault(with("/client/mode", json!("operator"))),
+            "at /client/mode: must be equal to one of the allowed values"
+        );
+        assert_eq!(fault(with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
+        assert_eq!(fault(with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
+    }
+}
