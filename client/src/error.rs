@@ -52,7 +52,7 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
-    /// No credential, or a wrong one.
+    /// No credential, or a wrong one; or a device that is to be paired first.
     #[error("{message}")]
     Unauthorized {
         /// What the gateway says about it.
@@ -61,7 +61,7 @@ pub enum Error {
         /// request waits for approval.
         details: Option<Box<RawValue>>,
     },
-    /// The other side is no gateway of this kind.
+    /// The other side is no gateway, or one that speaks another version of the protocol.
     #[error("{message}")]
     ProtocolMismatch {
         /// What it is instead, and what to do.

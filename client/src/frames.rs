@@ -575,7 +575,7 @@ mod tests {
     #[test]
     fn events_are_numbered_for_each_subscriber_and_gaps_are_counted() {
         let mut frames = Frames::new(true);
-        let mut subscribe = |frames: &mut Frames, id: u64, params: Value| {
+        let subscribe = |frames: &mut Frames, id: u64, params: Value| {
             let call = json!({ "jsonrpc": "2.0", "id": id.to_string(), "method": "events.subscribe", "params": params });
             assert!(sent(frames, &call).is_empty(), "no call leaves");
             let answer: Value =

@@ -206,10 +206,10 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     if !(PROTOCOLS.0..=PROTOCOLS.1).contains(&hello.protocol) {
         return Err(mismatch(url, &hello.protocol.to_string()).into());
     }
-    if let (Some((dir, device)), Some(granted)) = (&device, hello.auth) {
-        if let Some(token) = granted.device_token {
-            dir.keep_token(device, &endpoint.authority, ROLE, granted.scopes, &SecretString::from(token))?;
-        }
+    if let (Some((dir, device)), Some(granted)) = (&device, hello.auth)
+        && let Some(token) = granted.device_token
+    {
+        dir.keep_token(device, &endpoint.authority, ROLE, granted.scopes, &SecretString::from(token))?;
     }
     let tick = hello.policy.tick_interval_ms.filter(|tick| *tick > 0).unwrap_or(TICK_INTERVAL_MS);
     Ok(Hello {

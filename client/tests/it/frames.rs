@@ -63,7 +63,7 @@ fn hello(protocol: u64) -> Value {
     })
 }
 
-fn ok(request: &Value, payload: Value) -> Value {
+fn ok(request: &Value, payload: &Value) -> Value {
     json!({ "type": "res", "id": request["id"], "ok": true, "payload": payload })
 }
 
@@ -78,7 +78,7 @@ fn event(name: &str, seq: u64, payload: &Value) -> Value {
 /// Agrees to the handshake; answers what was asked for.
 async fn welcome(peer: &mut Peer, protocol: u64) -> Value {
     let connect = challenged(peer, protocol).await.expect("a client connects");
-    peer.send(&ok(&connect, hello(protocol))).await;
+    peer.send(&ok(&connect, &hello(protocol))).await;
     connect["params"].clone()
 }
 
@@ -86,7 +86,7 @@ async fn echo(mut peer: Peer) {
     welcome(&mut peer, 4).await;
     while let Some(request) = peer.request().await {
         let seen = json!({ "method": request["method"], "params": request["params"] });
-        peer.send(&ok(&request, seen)).await;
+        peer.send(&ok(&request, &seen)).await;
     }
 }
 
@@ -156,7 +156,7 @@ async fn typed_calls_calls_by_name_batches_and_notifications_work() {
             } else {
                 request["params"].clone()
             };
-            peer.send(&ok(&request, result)).await;
+            peer.send(&ok(&request, &result)).await;
         }
     })
     .await;
@@ -211,7 +211,7 @@ async fn protocol_3_works_and_its_auth_errors_without_details_are_understood() {
         for seq in [7, 12] {
             peer.send(&event("tick", seq, &json!({ "ts": 1 }))).await;
         }
-        peer.send(&ok(&request, json!({ "ok": true }))).await;
+        peer.send(&ok(&request, &json!({ "ok": true }))).await;
         peer.hold().await;
     })
     .await;
@@ -343,7 +343,7 @@ async fn a_device_is_shown_when_the_gateway_asks_and_its_token_is_used_again() {
             } else if params["auth"]["token"] == TOKEN || known {
                 let mut hello = hello(4);
                 hello["auth"]["deviceToken"] = json!("device-token");
-                peer.send(&ok(&connect, hello)).await;
+                peer.send(&ok(&connect, &hello)).await;
             } else {
                 let error = json!({
                     "code": "INVALID_REQUEST", "message": "unauthorized: gateway token missing",
@@ -383,14 +383,14 @@ async fn the_second_response_is_the_outcome_and_nothing_is_polled() {
         while let Some(request) = peer.request().await {
             assert_eq!(request["method"], "agent");
             let run = &request["params"]["idempotencyKey"];
-            peer.send(&ok(&request, json!({ "runId": run, "status": "accepted", "acceptedAt": 1 }))).await;
+            peer.send(&ok(&request, &json!({ "runId": run, "status": "accepted", "acceptedAt": 1 }))).await;
             let agent = json!({ "runId": run, "seq": 1, "stream": "lifecycle", "ts": 1, "data": { "phase": "start" } });
             peer.send(&event("agent", 1, &agent)).await;
             let end = json!({ "runId": run, "seq": 2, "stream": "lifecycle", "ts": 1, "data": { "phase": "end" } });
             peer.send(&event("agent", 2, &end)).await;
-            peer.send(&ok(&request, json!({ "runId": run, "status": "ok", "summary": "completed" }))).await;
+            peer.send(&ok(&request, &json!({ "runId": run, "status": "ok", "summary": "completed" }))).await;
             // For nobody.
-            peer.send(&ok(&request, json!({ "again": true }))).await;
+            peer.send(&ok(&request, &json!({ "again": true }))).await;
         }
     })
     .await;
@@ -435,7 +435,7 @@ async fn a_failed_run_has_its_outcome_and_the_error_in_it() {
                 peer.send(&failed).await;
                 continue;
             }
-            peer.send(&ok(&request, json!({ "runId": "k", "status": "accepted" }))).await;
+            peer.send(&ok(&request, &json!({ "runId": "k", "status": "accepted" }))).await;
             if request["params"]["message"] == "odd" {
                 peer.send(&refusal(&request, &json!({ "code": "UNAVAILABLE", "message": "gone" }))).await;
             } else {
@@ -484,7 +484,7 @@ async fn a_run_that_was_started_before_is_waited_for_and_one_that_has_ended_is_a
                     }
                 }
             };
-            peer.send(&ok(&request, payload)).await;
+            peer.send(&ok(&request, &payload)).await;
         }
     })
     .await;
@@ -508,7 +508,7 @@ async fn an_outcome_that_never_comes_fails_with_the_reason_of_the_close() {
     let server = stock(|mut peer: Peer| async move {
         welcome(&mut peer, 4).await;
         let request = peer.request().await.expect("a request came");
-        peer.send(&ok(&request, json!({ "runId": "k", "status": "accepted" }))).await;
+        peer.send(&ok(&request, &json!({ "runId": "k", "status": "accepted" }))).await;
         peer.close(CloseCode::Restart, "service restart").await;
     })
     .await;
@@ -529,7 +529,7 @@ async fn events_come_without_a_call_numbered_filtered_and_with_their_gaps() {
         peer.send(&json!({ "type": "event", "event": "voicewake.changed", "payload": {} })).await;
         peer.send(&event("tick", 5, &json!({ "ts": 2 }))).await;
         peer.send(&event("tick", 5, &json!({ "ts": 2 }))).await;
-        peer.send(&ok(&request, json!(true))).await;
+        peer.send(&ok(&request, &json!(true))).await;
         peer.close(CloseCode::Restart, "service restart").await;
     })
     .await;
@@ -568,7 +568,7 @@ async fn garbage_and_responses_to_nobody_do_no_harm() {
             peer.send(&json!({ "type": "res", "id": "unknown", "ok": true })).await;
             peer.send(&json!({ "type": "res", "id": 7, "ok": false, "error": { "code": "X" } })).await;
             peer.send(&json!({ "type": "res", "id": "invalid", "ok": false })).await;
-            peer.send(&ok(&request, json!("fine"))).await;
+            peer.send(&ok(&request, &json!("fine"))).await;
         }
     })
     .await;
@@ -588,7 +588,7 @@ async fn a_gateway_that_stops_ticking_is_given_up_with_4000() {
             let connect = challenged(&mut peer, 4).await.expect("a client connects");
             let mut hello = hello(4);
             hello["policy"]["tickIntervalMs"] = json!(25);
-            peer.send(&ok(&connect, hello)).await;
+            peer.send(&ok(&connect, &hello)).await;
             peer.send(&event("tick", 1, &json!({ "ts": 1 }))).await;
             while let Some(Ok(message)) = peer.socket.next().await {
                 if let Message::Close(Some(frame)) = message {
