@@ -161,19 +161,19 @@ fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
             error
         }
         Error::Unauthorized { message, details } => {
-            let mut error = CliError::new(
-                Fault::Request,
-                ErrorCode::Unauthorized.name(),
-                Exit::Auth,
-                message,
-            )
-            .cause(settings.origin())
-            .cause(settings.credential_origin())
-            .hint("pass the gateway's own token or password with `--token`, `--token-file` or `--password`")
-            .detail("retryable", false);
-            if let Some(details) =
-                details.and_then(|details| serde_json::from_str::<Value>(details.get()).ok())
-            {
+            let mut error =
+                CliError::new(Fault::Request, ErrorCode::Unauthorized.name(), Exit::Auth, message)
+                    .cause(settings.origin())
+                    .cause(settings.credential_origin())
+                    .detail("retryable", false);
+            let details = details.and_then(|details| serde_json::from_str::<Value>(details.get()).ok());
+            // A device that waits for its approval has what it needs; the message names the request.
+            if details.as_ref().is_none_or(|details| details.get("requestId").is_none()) {
+                error = error.hint(
+                    "pass the gateway's own token or password with `--token`, `--token-file` or `--password`",
+                );
+            }
+            if let Some(details) = details {
                 error = error.detail("details", details);
             }
             error.about(settings)

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use openclaw_schema::{ErrorCode, Scope};
+use openclaw_schema::{ErrorCode, Scope, methods::connect::ConnectMethod};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
@@ -20,8 +20,6 @@ use crate::{
 
 /// The protocols that this client speaks, lowest and highest.
 const PROTOCOLS: (u64, u64) = (3, 4);
-/// The method of the handshake.
-const CONNECT: &str = "connect";
 /// The id of its frame. Those of calls are numbers, or begin with another letter.
 const CONNECT_ID: &str = "connect";
 /// What this client is on a gateway.
@@ -182,7 +180,7 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
         device: proof,
     };
     let params = serde_json::value::to_raw_value(&params).expect("texts and numbers serialise");
-    let request = request_frame(CONNECT_ID, CONNECT, Some(&params));
+    let request = request_frame(CONNECT_ID, ConnectMethod::Connect.name(), Some(&params));
     let lost = |cause| Error::transport(TransportKind::Closed { code: None }, url, cause);
     stream.send(Message::text(request)).await.map_err(lost)?;
 
@@ -309,6 +307,9 @@ fn setback(refusal: FrameError, endpoint: &Endpoint, has_device: bool) -> Setbac
         ));
     } else if needs_device {
         message.push_str(": the gateway takes no caller without a token or password, or a paired device");
+    }
+    if let Some(after) = refusal.retry_after_ms {
+        message.push_str(&format!("; try again in {} s", after.div_ceil(1000)));
     }
     let details =
         refusal.details.map(|details| serde_json::value::to_raw_value(&details).expect("JSON serialises"));
