@@ -3,9 +3,13 @@
 
 use std::{future::Future, time::Duration};
 
-use openclaw_client::{Client, Error, Refusal, TransportKind};
-use openclaw_schema::{ErrorCode, methods, methods::rpc::RpcMethod, problem};
-use serde::de::DeserializeOwned;
+use openclaw_client::{Client, Error, Refusal, Scope, TransportKind};
+use openclaw_schema::{
+    ErrorCode, methods,
+    methods::{agent::AgentMethod, rpc::RpcMethod},
+    problem,
+};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -23,9 +27,15 @@ pub(crate) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// Connects.
-    pub(crate) async fn open(settings: &'a ClientSettings) -> Result<Self> {
-        let mut builder = Client::builder(settings.url()).call_timeout(settings.call_timeout());
+    /// Connects, to call `method` with `params`: a gateway that grants only what is asked for is asked for what
+    /// that call needs.
+    pub(crate) async fn open(settings: &'a ClientSettings, method: &str, params: &RawValue) -> Result<Self> {
+        let mut builder = Client::builder(settings.url())
+            .call_timeout(settings.call_timeout())
+            .asked_scopes([scope_of(method, params)])
+            // The pair by which gateways know the command line.
+            .client_kind("cli", "cli")
+            .device_identity(settings.identity_dir());
         if let Some(credential) = settings.credential() {
             builder = builder.credential(credential.clone());
         }
@@ -88,9 +98,27 @@ pub(crate) fn discover(args: &ClientArgs, global: &GlobalArgs) -> Result<Value> 
     let method = RpcMethod::RpcDiscover.name();
     let answer = run(&settings, async {
         let params = RawValue::from_string("{}".to_owned()).expect("{} is JSON");
-        Connection::open(&settings).await?.call(method, params).await
+        Connection::open(&settings, method, &params).await?.call(method, params).await
     })?;
     read(method, &answer)
+}
+
+/// What a call needs. Methods that this program does not know may need anything.
+fn scope_of(method: &str, params: &RawValue) -> Scope {
+    #[derive(Deserialize)]
+    struct Said {
+        message: String,
+    }
+    let Some(record) = methods::find(method) else { return Scope::OperatorAdmin };
+    if method == AgentMethod::Agent.name() {
+        let said =
+            serde_json::from_str::<Said>(params.get()).map(|params| params.message).unwrap_or_default();
+        // Commands to an agent, such as `/new`, need more than words do; which ones, the gateway knows.
+        if said.starts_with('/') {
+            return Scope::OperatorAdmin;
+        }
+    }
+    record.scope
 }
 
 /// Reads the answer of `method` as `T`.
@@ -132,14 +160,22 @@ fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
             error.message = format!("{what} within {} ms ({url})", after.as_millis());
             error
         }
-        Error::Unauthorized { message } => {
-            let error = CliError::new(Fault::Request, ErrorCode::Unauthorized.name(), Exit::Auth, message)
-                .cause(settings.origin())
-                .cause(settings.credential_origin())
-                .hint(
+        Error::Unauthorized { message, details } => {
+            let mut error =
+                CliError::new(Fault::Request, ErrorCode::Unauthorized.name(), Exit::Auth, message)
+                    .cause(settings.origin())
+                    .cause(settings.credential_origin())
+                    .detail("retryable", false);
+            let details = details.and_then(|details| serde_json::from_str::<Value>(details.get()).ok());
+            // A device that waits for its approval has what it needs; the message names the request.
+            if details.as_ref().is_none_or(|details| details.get("requestId").is_none()) {
+                error = error.hint(
                     "pass the gateway's own token or password with `--token`, `--token-file` or `--password`",
-                )
-                .detail("retryable", false);
+                );
+            }
+            if let Some(details) = details {
+                error = error.detail("details", details);
+            }
             error.about(settings)
         }
         Error::ProtocolMismatch { message } => {
@@ -288,7 +324,7 @@ mod tests {
                 Exit::Protocol,
                 "BAD_PAYLOAD",
             ),
-            (Error::Unauthorized { message: "no".to_owned() }, Exit::Auth, "UNAUTHORIZED"),
+            (Error::Unauthorized { message: "no".to_owned(), details: None }, Exit::Auth, "UNAUTHORIZED"),
             (refused(ErrorCode::Forbidden), Exit::Auth, "FORBIDDEN"),
             (refused(ErrorCode::DeadlineExceeded), Exit::Timeout, "DEADLINE_EXCEEDED"),
             (refused(ErrorCode::Internal), Exit::Refused, "INTERNAL"),
@@ -296,6 +332,25 @@ mod tests {
             let told = told("health", error, &settings);
             assert_eq!((told.exit, told.code.as_ref()), (exit, code), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_call_asks_for_its_own_scope() {
+        let scope = |method: &str, params: &Value| {
+            scope_of(method, &serde_json::value::to_raw_value(params).expect("it serialises"))
+        };
+        assert_eq!(scope("health", &json!({})), Scope::None);
+        assert_eq!(scope("logs.tail", &json!({})), Scope::OperatorRead);
+        assert_eq!(scope("agent", &json!({ "message": "hello /new" })), Scope::OperatorWrite);
+        assert_eq!(scope("agent", &json!({ "message": "/new" })), Scope::OperatorAdmin);
+        assert_eq!(scope("only.stock", &json!({})), Scope::OperatorAdmin);
+    }
+
+    #[test]
+    fn details_of_a_refused_credential_are_kept() {
+        let details = serde_json::value::to_raw_value(&json!({ "requestId": "r" })).expect("it serialises");
+        let error = Error::Unauthorized { message: "pairing required".to_owned(), details: Some(details) };
+        assert_eq!(told("health", error, &settings()).envelope()["error"]["details"]["requestId"], "r");
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! From what was typed to what a client command works with: which gateway, which credential, which bounds.
 //! Environment and configuration are read by the gateway's `config`, and only as far as the flags leave open.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use openclaw_gateway::config::{
-    ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, Source, resolve_client,
+use openclaw_gateway::{
+    config::{ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, Source, resolve_client},
+    state::StateDir,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -24,6 +29,7 @@ const ONE_DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub(crate) struct ClientSettings {
     target: ClientTarget,
+    state: StateDir,
     /// The profile, if one is named.
     profile: Option<String>,
     /// `--timeout`: absent when not given, zero for no bound.
@@ -48,6 +54,7 @@ impl ClientSettings {
         let target = resolve_client(&locations, &env, &flags).map_err(|error| wrong(&error))?;
         Ok(Self {
             target,
+            state: locations.state().clone(),
             profile: locations.profile().map(str::to_owned),
             timeout: args.timeout.map(Duration::from_millis),
             waits_by_design: false,
@@ -81,6 +88,13 @@ impl ClientSettings {
             (Source::Default, None) => "default port".to_owned(),
             (source, _) => source.to_string(),
         }
+    }
+
+    /// Where the device identity of the command line lies: OpenClaw's own, if it left one in a file, or else ours.
+    /// A newer OpenClaw takes a file in its folder for one that it forgot to clear away.
+    pub(crate) fn identity_dir(&self) -> PathBuf {
+        let shared = self.state.root().join("identity");
+        if shared.join("device.json").is_file() { shared } else { self.state.gateway_dir().join("device") }
     }
 
     /// Who gave the credential, in words.

@@ -1,13 +1,14 @@
-//! How a client is set up: URL, credential, limits.
+//! How a client is set up: URL, credential, limits, and what it tells gateways about itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use openclaw_schema::Scope;
 use secrecy::SecretString;
 
 use crate::{
     Client, Error,
-    connection::{Connection, Endpoint, Options},
+    connection::{ClientInfo, Connection, Endpoint, FrameOptions, Options},
+    identity::IdentityDir,
 };
 
 /// How long connecting may take on this host.
@@ -19,6 +20,22 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How large one message of the gateway may be. The gateway bounds its own at 25 MiB.
 const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
 
+/// What is asked of a gateway that grants no more than that. `operator.admin` implies all others; the others are for
+/// gateways that grant what they can of the list.
+const ALL_SCOPES: [Scope; 5] = [
+    Scope::OperatorRead,
+    Scope::OperatorWrite,
+    Scope::OperatorAdmin,
+    Scope::OperatorApprovals,
+    Scope::OperatorPairing,
+];
+/// What OpenClaw calls this platform: Node's names.
+const PLATFORM: &str = match std::env::consts::OS.as_bytes() {
+    b"macos" => "darwin",
+    b"windows" => "win32",
+    _ => std::env::consts::OS,
+};
+
 /// Sets up a [`Client`]. Made by [`Client::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `connect`"]
@@ -28,6 +45,9 @@ pub struct ClientBuilder {
     connect_timeout: Option<Duration>,
     call_timeout: Option<Duration>,
     scopes: Option<Vec<Scope>>,
+    asked_scopes: Option<Vec<Scope>>,
+    client: ClientInfo,
+    identity: Option<IdentityDir>,
     max_response_bytes: usize,
 }
 
@@ -39,17 +59,26 @@ impl ClientBuilder {
             connect_timeout: None,
             call_timeout: Some(CALL_TIMEOUT),
             scopes: None,
+            asked_scopes: None,
+            client: ClientInfo {
+                id: "gateway-client".to_owned(),
+                mode: "backend".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                platform: PLATFORM.to_owned(),
+            },
+            identity: None,
             max_response_bytes: MAX_RESPONSE_BYTES,
         }
     }
 
-    /// The gateway's token or password. Sent as `Authorization: Bearer`.
+    /// The gateway's token or password. Sent as `Authorization: Bearer`, and over OpenClaw frames in `connect`.
     pub fn credential(mut self, credential: SecretString) -> Self {
         self.credential = Some(credential);
         self
     }
 
-    /// How long connecting may take, TLS and the WebSocket upgrade included. By default 2 seconds to a loopback
+    /// How long connecting may take, TLS, the WebSocket upgrade and the handshake included. A gateway that says
+    /// that it is starting is tried again until then. By default 2 seconds to a loopback
     /// address, 5 seconds to any other.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = Some(limit);
@@ -71,6 +100,39 @@ impl ClientBuilder {
         self
     }
 
+    /// What to ask of a gateway that speaks OpenClaw frames: it grants no more than it is asked for. By default
+    /// what [`ClientBuilder::scopes`] says, or else everything. Over JSON-RPC a credential grants all it can.
+    pub fn asked_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.asked_scopes = Some(scopes.into_iter().collect());
+        self
+    }
+
+    /// What kind of client this program is, to a gateway that speaks OpenClaw frames. Such gateways know a fixed
+    /// list of ids and modes, and give rights by them. By default `gateway-client` and `backend`.
+    pub fn client_kind(mut self, id: impl Into<String>, mode: impl Into<String>) -> Self {
+        self.client.id = id.into();
+        self.client.mode = mode.into();
+        self
+    }
+
+    /// The version and the platform that such a gateway is told, and shows to others. By default those of this
+    /// library, and the name that Node has for this platform. A paired device must not change its platform.
+    pub fn client_version(mut self, version: impl Into<String>, platform: impl Into<String>) -> Self {
+        self.client.version = version.into();
+        self.client.platform = platform.into();
+        self
+    }
+
+    /// The directory with the device identity of this program, for gateways that speak OpenClaw frames. The key is
+    /// made there when it is first needed, and the tokens that gateways give to this device are kept there.
+    ///
+    /// A device is shown when there is no credential, to gateways on other hosts, and when a gateway asks for one.
+    /// By default there is none.
+    pub fn device_identity(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.identity = Some(IdentityDir::new(directory.into()));
+        self
+    }
+
     /// How large one message of the gateway may be, in bytes. 32 MiB by default.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
@@ -83,12 +145,18 @@ impl ClientBuilder {
     ///
     /// [`Error::InvalidInput`] for a URL or credential that cannot be used, [`Error::Transport`] and
     /// [`Error::Timeout`] when the gateway cannot be reached, [`Error::Unauthorized`] for a wrong credential,
-    /// [`Error::ProtocolMismatch`] when the other side is no gateway of this kind.
+    /// [`Error::ProtocolMismatch`] when the other side is no gateway, or one of another protocol version.
     pub async fn connect(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.url)?;
         let default = if endpoint.loopback { CONNECT_TIMEOUT_LOOPBACK } else { CONNECT_TIMEOUT };
+        let frames = FrameOptions {
+            credential: self.credential,
+            client: self.client,
+            scopes: self.asked_scopes.or_else(|| self.scopes.clone()).unwrap_or_else(|| ALL_SCOPES.to_vec()),
+            identity: self.identity,
+        };
         let options = Options::new(
-            self.credential.as_ref(),
+            frames,
             self.scopes.as_deref(),
             self.connect_timeout.unwrap_or(default),
             self.call_timeout,

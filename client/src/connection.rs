@@ -14,7 +14,9 @@ use url::{Host, Url};
 
 use crate::{
     error::{Error, TimeoutKind},
+    frames::OutcomeReceiver,
     http::Http,
+    identity::IdentityDir,
     websocket::WebSocket,
 };
 
@@ -95,6 +97,24 @@ impl Endpoint {
     }
 }
 
+/// What a client tells a gateway that speaks OpenClaw frames about itself.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientInfo {
+    pub(crate) id: String,
+    pub(crate) mode: String,
+    pub(crate) version: String,
+    pub(crate) platform: String,
+}
+
+/// What the handshake of OpenClaw frames needs.
+#[derive(Debug)]
+pub(crate) struct FrameOptions {
+    pub(crate) credential: Option<SecretString>,
+    pub(crate) client: ClientInfo,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) identity: Option<IdentityDir>,
+}
+
 /// What a connection is set up with.
 pub(crate) struct Options {
     /// Headers of every POST, and of the upgrade. Secret values are marked as such.
@@ -102,18 +122,20 @@ pub(crate) struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) call_timeout: Option<Duration>,
     pub(crate) max_response_bytes: usize,
+    /// For gateways that speak OpenClaw frames.
+    pub(crate) frames: FrameOptions,
 }
 
 impl Options {
     pub(crate) fn new(
-        credential: Option<&SecretString>,
+        frames: FrameOptions,
         scopes: Option<&[Scope]>,
         connect_timeout: Duration,
         call_timeout: Option<Duration>,
         max_response_bytes: usize,
     ) -> Result<Self, Error> {
         let mut headers = HeaderMap::new();
-        if let Some(credential) = credential {
+        if let Some(credential) = &frames.credential {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {}", credential.expose_secret()))
                 .map_err(|_| Error::invalid("the credential holds characters that a header cannot carry"))?;
             bearer.set_sensitive(true);
@@ -128,7 +150,7 @@ impl Options {
             let names = HeaderValue::from_str(&names.join(",")).expect("scope names are plain ASCII");
             headers.insert(SCOPES_HEADER, names);
         }
-        Ok(Self { headers, connect_timeout, call_timeout, max_response_bytes })
+        Ok(Self { headers, connect_timeout, call_timeout, max_response_bytes, frames })
     }
 }
 
@@ -209,6 +231,19 @@ impl Connection {
             }
         })
         .await
+    }
+
+    /// Calls a two-phase method. Besides the answer there may be a receiver of the outcome: a gateway that speaks
+    /// frames sends it unasked.
+    pub(crate) async fn start(
+        &self,
+        method: &str,
+        params: &RawValue,
+    ) -> Result<(Box<RawValue>, Option<OutcomeReceiver>), Error> {
+        match &self.wire {
+            Wire::WebSocket(socket) => within(self.call_timeout, socket.start(method, params)).await,
+            Wire::Http(_) => Ok((self.call(method, Some(params)).await?, None)),
+        }
     }
 
     /// Makes several calls at once. The answers come in the order of the calls.

@@ -52,13 +52,16 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
-    /// No credential, or a wrong one.
+    /// No credential, or a wrong one; or a device that is to be paired first.
     #[error("{message}")]
     Unauthorized {
         /// What the gateway says about it.
         message: String,
+        /// Its details as sent, in the handshake of OpenClaw frames: which secret is wrong, or which pairing
+        /// request waits for approval.
+        details: Option<Box<RawValue>>,
     },
-    /// The other side is no gateway of this kind.
+    /// The other side is no gateway, or one that speaks another version of the protocol.
     #[error("{message}")]
     ProtocolMismatch {
         /// What it is instead, and what to do.
@@ -238,7 +241,13 @@ impl Error {
     pub(crate) fn refused(error: &ErrorObjectOwned) -> Self {
         let refusal = Refusal::from_object(error);
         if refusal.code == Some(ErrorCode::Unauthorized) {
-            Self::Unauthorized { message: refusal.message }
+            #[derive(serde::Deserialize)]
+            struct Details {
+                details: Option<Box<RawValue>>,
+            }
+            let read = |data: &RawValue| serde_json::from_str::<Details>(data.get()).ok();
+            let details = refusal.data.as_deref().and_then(read).and_then(|data| data.details);
+            Self::Unauthorized { message: refusal.message, details }
         } else {
             Self::Refused(Box::new(refusal))
         }
@@ -302,7 +311,16 @@ impl From<Error> for RpcClientError {
             Error::Refused(refusal) => {
                 Self::Call(ErrorObjectOwned::owned(refusal.number, refusal.message, refusal.data))
             }
-            Error::Unauthorized { message } => Self::Call(RpcError::unauthorized(message).into()),
+            Error::Unauthorized { message, details: None } => {
+                Self::Call(RpcError::unauthorized(message).into())
+            }
+            Error::Unauthorized { message, details: Some(details) } => {
+                let error = RpcError::unauthorized(message);
+                let data = serde_json::json!({
+                    "code": error.data.code, "retryable": error.data.retryable, "details": details,
+                });
+                Self::Call(ErrorObjectOwned::owned(error.code.number(), error.message, Some(data)))
+            }
             other @ (Error::InvalidInput { .. }
             | Error::Transport { .. }
             | Error::BadPayload { .. }
@@ -359,7 +377,11 @@ mod tests {
         for error in [
             closed,
             Error::invalid("wrong"),
-            Error::Unauthorized { message: "no token".to_owned() },
+            Error::Unauthorized { message: "no token".to_owned(), details: None },
+            Error::Unauthorized {
+                message: "pair first".to_owned(),
+                details: Some(RawValue::from_string(r#"{"requestId":"r"}"#.to_owned()).expect("it is JSON")),
+            },
             Error::refused(&object(-32024, Some(serde_json::json!({ "code": "NOT_FOUND" })))),
             Error::Timeout { what: TimeoutKind::Call, after: Duration::from_secs(1) },
             Error::bad_result("health", "it is a list"),

@@ -188,6 +188,7 @@ impl Http {
         if status == StatusCode::UNAUTHORIZED {
             return Error::Unauthorized {
                 message: format!("the gateway at {} wants a valid credential", self.shown),
+                details: None,
             };
         }
         if !ours && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {

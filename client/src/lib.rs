@@ -5,7 +5,10 @@ mod by_name;
 mod connection;
 mod error;
 mod events;
+mod frames;
+mod handshake;
 mod http;
+mod identity;
 mod tls;
 mod two_phase;
 mod websocket;
@@ -86,7 +89,11 @@ impl Client {
     /// Calls a two-phase method by its name, and waits for the outcome.
     ///
     /// `wait` is the method that delivers the outcome: its name stands in the record of `method`. `on_ack`
-    /// receives the acknowledgement as soon as it comes. There is no limit on the whole but the run's own.
+    /// receives the acknowledgement as soon as it comes; none comes when the gateway answers the outcome at once.
+    /// There is no limit on the whole but the run's own. Over OpenClaw frames the outcome comes by itself, and `wait`
+    /// is called only when the run was started by another call.
+    ///
+    /// The outcome of a run that failed is an outcome too: its `status` is `error`.
     ///
     /// # Errors
     ///
@@ -115,6 +122,9 @@ impl Client {
 
     /// The gateway's events, as they happen.
     ///
+    /// Over OpenClaw frames no call is made. There `missed` counts all events that were lost on the way, whatever
+    /// `params` choose; gateways of protocol 3 give no means to notice.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidInput`] over HTTP, which has no events. Else as any call.
@@ -138,6 +148,17 @@ impl Client {
 
     fn url(&self) -> &str {
         self.connection.url()
+    }
+
+    async fn start(
+        &self,
+        method: &str,
+        params: &RawValue,
+    ) -> Result<(Box<RawValue>, Option<frames::OutcomeReceiver>), Error> {
+        if let Some(record) = methods::find(method) {
+            (record.params.check)(params.get()).map_err(|problem| Error::invalid_params(method, problem))?;
+        }
+        self.connection.start(method, params).await
     }
 
     fn call_timeout(&self) -> Option<Duration> {

@@ -1,8 +1,9 @@
 //! Calls in two phases: an acknowledgement at once, the outcome later.
 //!
-//! Over JSON-RPC the outcome is field `final` of the result of the method's wait method, which is called again
-//! and again while the field is absent. That works over every transport, and for every method that declares
-//! an outcome.
+//! Over OpenClaw frames the outcome is a second response to the same call. Over JSON-RPC it is field `final` of the
+//! result of the method's wait method, which is called again and again while the field is absent. That works over
+//! every transport, and for every method that declares an outcome; over frames it serves calls that found their run
+//! started already, which get no second response.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +12,7 @@ use openclaw_schema::{
     contract::{Contract as _, TwoPhase},
     events::EventName,
     methods::{
-        agent::{AckStatus, AgentAbortParams, AgentAck, AgentContract, AgentOutcome, AgentParams},
+        agent::{AckStatus, AgentAbortParams, AgentAck, AgentContract, AgentOutcome, AgentParams, RunStatus},
         events::EventsSubscribeParams,
     },
     problem::ParamProblem,
@@ -21,7 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep};
 
-use crate::{Client, ErrorCode, RunEvents, error::Error, events::EventStream};
+use crate::{
+    Client, ErrorCode, RunEvents,
+    error::{Error, TransportKind},
+    events::EventStream,
+    frames::{self, OutcomeReceiver},
+};
 
 /// How long one wait asks the gateway to hold the call: short enough for proxies in between, which often cut
 /// at 30 or 60 seconds.
@@ -123,6 +129,7 @@ fn text<const MIN: usize, const MAX: usize>(path: &str, value: String) -> Result
 pub struct AgentRun {
     client: Client,
     ack: AgentAck,
+    started: Started,
     events: RunEvents,
 }
 
@@ -144,12 +151,28 @@ impl AgentRun {
         } else {
             RunEvents::unavailable()
         };
-        let ack = client.agent(params).await?;
+        let method = AgentContract::METHODS[0].name;
+        let run_id = params.idempotency_key.to_string();
+        let params = to_raw_value(&params).expect("params serialise");
+        let started = start(client, method, &params).await?;
+        let ack = match &started {
+            Started::Polled(ack) | Started::Pushed(ack, _) => {
+                serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?
+            }
+            // Frames carry the outcome alone. The key is the run.
+            Started::Ended(_) => AgentAck {
+                run_id,
+                status: AckStatus::Ended,
+                session_key: None,
+                agent_id: None,
+                accepted_at: None,
+            },
+        };
         if ack.status == AckStatus::Ended {
             // Its events are past.
             events = RunEvents::over();
         }
-        Ok(Self { client: client.clone(), ack, events })
+        Ok(Self { client: client.clone(), ack, started, events })
     }
 
     /// How the call was received.
@@ -172,7 +195,11 @@ impl AgentRun {
     ///
     /// As any call. A run that failed is no error here: [`AgentOutcome::status`] says so.
     pub async fn outcome(&self) -> Result<AgentOutcome, Error> {
-        let outcome = wait_for_final(&self.client, AGENT.wait, &self.ack.run_id).await?;
+        let outcome = match &self.started {
+            Started::Ended(outcome) => outcome.clone(),
+            Started::Pushed(_, outcome) => pushed(&self.client, outcome.clone()).await?,
+            Started::Polled(_) => wait_for_final(&self.client, AGENT.wait, &self.ack.run_id).await?,
+        };
         serde_json::from_str(outcome.get()).map_err(|problem| Error::bad_result(AGENT.wait, problem))
     }
 
@@ -201,10 +228,76 @@ pub(crate) async fn call_final(
     struct Ack {
         run_id: String,
     }
-    let ack = client.call(method, params).await?;
-    let read: Ack = serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?;
-    on_ack(&ack);
-    wait_for_final(client, wait, &read.run_id).await
+    match start(client, method, &params).await? {
+        Started::Ended(outcome) => Ok(outcome),
+        Started::Pushed(ack, outcome) => {
+            on_ack(&ack);
+            pushed(client, outcome).await
+        }
+        Started::Polled(ack) => {
+            let read: Ack =
+                serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?;
+            on_ack(&ack);
+            wait_for_final(client, wait, &read.run_id).await
+        }
+    }
+}
+
+/// How a two-phase call was received.
+#[derive(Debug)]
+enum Started {
+    /// With an acknowledgement. The outcome is to be asked for.
+    Polled(Box<RawValue>),
+    /// With an acknowledgement. The outcome comes by itself.
+    Pushed(Box<RawValue>, OutcomeReceiver),
+    /// With the outcome: a run of this key has ended already.
+    Ended(Box<RawValue>),
+}
+
+async fn start(client: &Client, method: &str, params: &RawValue) -> Result<Started, Error> {
+    let (answer, outcome) = match client.start(method, params).await {
+        Ok(started) => started,
+        Err(error) => return failed_outcome(error).map(Started::Ended),
+    };
+    let Some(outcome) = outcome else { return Ok(Started::Polled(answer)) };
+    if outcome.borrow().is_some() || outcome.has_changed().is_ok() {
+        return Ok(Started::Pushed(answer, outcome));
+    }
+    let status = frames::status_of(&answer);
+    let ended = status
+        .is_some_and(|status| serde_json::from_value::<RunStatus>(serde_json::Value::String(status)).is_ok());
+    Ok(if ended { Started::Ended(answer) } else { Started::Polled(answer) })
+}
+
+/// Waits for a second response.
+async fn pushed(client: &Client, mut outcome: OutcomeReceiver) -> Result<Box<RawValue>, Error> {
+    let outcome = match outcome.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone(),
+        Err(_) => None,
+    };
+    match outcome {
+        Some(Ok(outcome)) => Ok(outcome),
+        Some(Err(refusal)) => failed_outcome(Error::refused(&refusal)),
+        None => Err(client.ended().unwrap_or_else(|| {
+            let kind = TransportKind::Closed { code: None };
+            Error::transport(kind, client.url(), "it is over")
+        })),
+    }
+}
+
+/// Over frames a run that failed is answered with an error, and with its outcome beside it. That outcome, with the
+/// error in field `error`; the error itself when it stands alone.
+fn failed_outcome(error: Error) -> Result<Box<RawValue>, Error> {
+    let Error::Refused(refusal) = &error else { return Err(error) };
+    let data = refusal.data.as_deref().and_then(|data| serde_json::from_str(data.get()).ok());
+    let Some(serde_json::Value::Object(mut data)) = data else { return Err(error) };
+    let Some(serde_json::Value::Object(mut outcome)) = data.remove("payload") else { return Err(error) };
+    if !outcome.get("status").is_some_and(serde_json::Value::is_string) {
+        return Err(error);
+    }
+    data.insert("message".to_owned(), refusal.message.clone().into());
+    outcome.entry("error").or_insert(serde_json::Value::Object(data));
+    Ok(to_raw_value(&outcome).expect("JSON serialises"))
 }
 
 async fn wait_for_final(client: &Client, wait: &str, run_id: &str) -> Result<Box<RawValue>, Error> {
@@ -218,6 +311,11 @@ async fn wait_for_final(client: &Client, wait: &str, run_id: &str) -> Result<Box
     struct Answer {
         #[serde(default, rename = "final")]
         outcome: Option<Box<RawValue>>,
+        /// Stock gateways have no `final`: there the end of a run shows in these two.
+        #[serde(default)]
+        status: String,
+        #[serde(default, rename = "endedAt")]
+        ended_at: Option<serde::de::IgnoredAny>,
     }
     // Half of the limit at most: the gateway has the other half to answer in.
     let hold = client.call_timeout().map_or(WAIT, |limit| WAIT.min(limit / 2));
@@ -231,6 +329,9 @@ async fn wait_for_final(client: &Client, wait: &str, run_id: &str) -> Result<Box
                     serde_json::from_str(result.get()).map_err(|problem| Error::bad_result(wait, problem))?;
                 if let Some(outcome) = answer.outcome {
                     return Ok(outcome);
+                }
+                if matches!(answer.status.as_str(), "ok" | "error") || answer.ended_at.is_some() {
+                    return Ok(result);
                 }
             }
             // The run goes on; only this wait is over.

@@ -1,4 +1,5 @@
-//! JSON-RPC over WebSocket: the upgrade, and the transport beneath jsonrpsee's client core.
+//! WebSocket: the upgrade, which finds out whether the gateway speaks JSON-RPC or OpenClaw frames, and the transport
+//! of both beneath jsonrpsee's client core. `handshake` and `frames` have what is particular to frames.
 //!
 //! The upgrade is written and read here, not by tungstenite: tungstenite logs the request with its credential,
 //! and drops the body of a refusal, which says why. From the upgrade on, tungstenite is the codec.
@@ -8,6 +9,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{SinkExt as _, StreamExt as _, future::poll_fn};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::poll_fn};
 use jsonrpsee::{
     core::{
         client::{
@@ -35,7 +37,7 @@ use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -57,14 +59,18 @@ use crate::{
     by_name::Prepared,
     connection::{Endpoint, GATEWAY_HEADER, Options},
     error::{Error, TimeoutKind, TransportKind},
+    frames::{Frames, OutcomeReceiver},
+    handshake::{self, Hello, Remedy, Setback},
     tls,
 };
 
 /// The subprotocol that is offered.
 const SUBPROTOCOL: &str = "jsonrpc";
 /// The response header in which our gateway names what it speaks on this connection. Stock gateways echo any
-/// subprotocol, so that only this header proves anything.
+/// subprotocol, so that only this header proves anything: without it, frames are spoken.
 const DIALECT_HEADER: &str = "openclaw-dialect";
+/// What the header says when it is frames.
+const FRAMES_DIALECT: &str = "frames";
 /// How long the head of the answer to the upgrade may be, and how much of the body of a refusal is read.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// tungstenite allocates this much per connection; its default is 128 KiB.
@@ -75,6 +81,11 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection on which nothing arrived for this long, pongs included, is given up.
 const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+
+/// A gateway that speaks frames ticks. One that sent nothing for this many intervals is given up (wire.md section 12).
+const SILENT_TICKS: u32 = 2;
+/// The close code with which it is told so.
+const TICK_TIMEOUT: u16 = 4000;
 
 /// A connection over WebSocket.
 pub(crate) struct WebSocket {
@@ -95,25 +106,60 @@ impl fmt::Debug for WebSocket {
 }
 
 impl WebSocket {
-    /// Connects and upgrades.
+    /// Connects: dials, upgrades and, where the gateway speaks frames, shakes hands. A gateway that asks for it is
+    /// tried again within the limit.
     pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Self, Error> {
-        let limit = options.connect_timeout;
-        let deadline = Instant::now() + limit.min(FOREVER);
-        let timed_out = |what| Error::Timeout { what, after: limit };
+        let deadline = Instant::now() + options.connect_timeout.min(FOREVER);
+        let frames = &options.frames;
+        // A caller on the same host who knows the secret needs no device.
+        let mut with_device =
+            frames.identity.is_some() && (frames.credential.is_none() || !endpoint.loopback);
+        loop {
+            let setback = match Self::attempt(endpoint, options, with_device, deadline).await {
+                Ok(connected) => return Ok(connected),
+                Err(setback) => setback,
+            };
+            match setback.remedy {
+                Remedy::Device if !with_device => with_device = true,
+                Remedy::Later(after) if Instant::now() + after < deadline => {
+                    tracing::debug!(url = endpoint.shown, ?after, "the gateway is not ready");
+                    tokio::time::sleep(after).await;
+                }
+                Remedy::None | Remedy::Device | Remedy::Later(_) => return Err(setback.error),
+            }
+        }
+    }
+
+    async fn attempt(
+        endpoint: &Endpoint,
+        options: &Options,
+        with_device: bool,
+        deadline: Instant,
+    ) -> Result<Self, Setback> {
+        let timed_out = |what| Error::Timeout { what, after: options.connect_timeout };
         let tcp = timeout_at(deadline, dial(endpoint))
             .await
             .map_err(|_| timed_out(TimeoutKind::Connect))?
             .map_err(|cause| Error::transport(TransportKind::Unreachable, &endpoint.shown, cause))?;
-        let (stream, head) = timeout_at(deadline, async {
+        let (stream, head, hello) = timeout_at(deadline, async {
             let stream = if endpoint.tls { encrypt(tcp, endpoint).await? } else { Box::new(tcp) };
-            upgrade(stream, endpoint, options).await
+            let (mut stream, head) = upgrade(stream, endpoint, options).await?;
+            let hello = match dialect(&head, endpoint)? {
+                Dialect::JsonRpc => None,
+                Dialect::Frames => {
+                    Some(handshake::shake(&mut stream, endpoint, &options.frames, with_device).await?)
+                }
+            };
+            Ok::<_, Setback>((stream, head, hello))
         })
         .await
         .map_err(|_| timed_out(TimeoutKind::Handshake))??;
-        let server_version = text_of(&head, GATEWAY_HEADER).map(str::to_owned);
-        tracing::debug!(url = endpoint.shown, server_version, "connected");
+        let protocol = hello.as_ref().map(|hello| hello.protocol);
+        let told = text_of(&head, GATEWAY_HEADER).map(str::to_owned);
+        let server_version = told.or_else(|| hello.as_ref().and_then(|hello| hello.server_version.clone()));
+        tracing::debug!(url = endpoint.shown, server_version, protocol, "connected");
 
-        let socket = Arc::new(Socket::new(stream, endpoint.shown.clone()));
+        let socket = Arc::new(Socket::new(stream, hello.as_ref(), endpoint.shown.clone()));
         let taken = Arc::new(OnceLock::new());
         let slot = Arc::clone(&taken);
         let take = move |service: RpcService| {
@@ -145,8 +191,27 @@ impl WebSocket {
         method: &str,
         params: Option<&RawValue>,
     ) -> Result<Box<RawValue>, Error> {
-        let id = Id::Number(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let answer = match self.service.call(Request::borrowed(method, params, id)).await {
+        self.request_as(self.next_id.fetch_add(1, Ordering::Relaxed), method, params).await
+    }
+
+    /// As [`WebSocket::request`]; over frames also receives the second response, if one comes.
+    pub(crate) async fn start(
+        &self,
+        method: &str,
+        params: &RawValue,
+    ) -> Result<(Box<RawValue>, Option<OutcomeReceiver>), Error> {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.socket.lock().frames.as_mut().map(|frames| frames.want_outcome(number));
+        Ok((self.request_as(number, method, Some(params)).await?, outcome))
+    }
+
+    async fn request_as(
+        &self,
+        number: u64,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> Result<Box<RawValue>, Error> {
+        let answer = match self.service.call(Request::borrowed(method, params, Id::Number(number))).await {
             Ok(answer) => answer.into_response().into_inner(),
             Err(error) => return Err(self.explain(error).await),
         };
@@ -196,6 +261,9 @@ impl WebSocket {
         &self,
         method: &str,
     ) -> Result<Subscription<N>, Error> {
+        if let Some(frames) = &mut self.socket.lock().frames {
+            frames.listen(method);
+        }
         let error = match self.core.subscribe_to_method(method).await {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
@@ -283,7 +351,7 @@ async fn encrypt(tcp: TcpStream, endpoint: &Endpoint) -> Result<BoxedStream, Err
     Ok(Box::new(stream))
 }
 
-/// Upgrades the stream (RFC 6455 section 4.1), and makes sure that a gateway of ours answers.
+/// Upgrades the stream (RFC 6455 section 4.1).
 async fn upgrade(
     mut stream: BoxedStream,
     endpoint: &Endpoint,
@@ -347,30 +415,32 @@ async fn upgrade(
     {
         return Err(foreign("it answered the upgrade with a wrong `Sec-WebSocket-Accept`".to_owned()));
     }
-    match text_of(head, DIALECT_HEADER) {
-        Some(SUBPROTOCOL) => {}
-        Some(other) => {
-            let message = format!(
-                "the gateway at {} answered in dialect `{other}`; this client speaks `{SUBPROTOCOL}`",
-                endpoint.shown
-            );
-            return Err(Error::ProtocolMismatch { message });
-        }
-        None => {
-            let message = format!(
-                "the gateway at {} speaks OpenClaw frames only, not JSON-RPC: it is a stock gateway, or an old one. \
-                 Point the client at a gateway that sends the header `{DIALECT_HEADER}`",
-                endpoint.shown
-            );
-            return Err(Error::ProtocolMismatch { message });
-        }
-    }
     let mut config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     config.max_message_size = Some(options.max_response_bytes);
     config.max_frame_size = Some(options.max_response_bytes);
     let head = head.clone();
     let stream = WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await;
     Ok((stream, head))
+}
+
+/// What is spoken on a connection.
+enum Dialect {
+    JsonRpc,
+    Frames,
+}
+
+fn dialect(head: &HeaderMap, endpoint: &Endpoint) -> Result<Dialect, Error> {
+    match text_of(head, DIALECT_HEADER) {
+        Some(SUBPROTOCOL) => Ok(Dialect::JsonRpc),
+        Some(FRAMES_DIALECT) | None => Ok(Dialect::Frames),
+        Some(other) => Err(Error::ProtocolMismatch {
+            message: format!(
+                "the gateway at {} answered in dialect `{other}`; this client speaks `{SUBPROTOCOL}` and \
+                 `{FRAMES_DIALECT}`",
+                endpoint.shown
+            ),
+        }),
+    }
 }
 
 fn text_of<'a>(head: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -403,7 +473,8 @@ fn upgrade_refused(status: StatusCode, body: &[u8], url: &str) -> Error {
     }
     let reason = status.canonical_reason().unwrap_or("no upgrade to WebSocket");
     if status == StatusCode::UNAUTHORIZED {
-        return Error::Unauthorized { message: format!("the gateway at {url} wants a valid credential") };
+        let message = format!("the gateway at {url} wants a valid credential");
+        return Error::Unauthorized { message, details: None };
     }
     Error::transport(TransportKind::Rejected { status: status.as_u16() }, url, reason)
 }
@@ -419,6 +490,10 @@ struct Socket {
 struct State {
     /// Absent once the connection has ended, so that the descriptor does not outlive it.
     stream: Option<WebSocketStream<BoxedStream>>,
+    /// The translation, where the gateway speaks frames.
+    frames: Option<Frames>,
+    /// Ends a connection on which no frame came for too long.
+    watchdog: Option<Watchdog>,
     /// Whether the output buffer holds messages that the receiving task is still to write.
     unflushed: bool,
     closing: bool,
@@ -426,6 +501,34 @@ struct State {
     receiver: Option<Waker>,
     /// Waits for room in the output buffer.
     sender: Option<Waker>,
+}
+
+/// Notices that a gateway stopped ticking.
+struct Watchdog {
+    limit: Duration,
+    last: Instant,
+    /// Set anew only when it is over, so that a frame costs no timer.
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Watchdog {
+    fn new(tick_interval: Duration) -> Self {
+        let limit = tick_interval.saturating_mul(SILENT_TICKS).min(FOREVER);
+        let last = Instant::now();
+        Self { limit, last, sleep: Box::pin(sleep_until(last + limit)) }
+    }
+
+    /// Ready once the limit has passed since the last frame.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.poll_unpin(context));
+            let due = self.last + self.limit;
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(due);
+        }
+    }
 }
 
 impl State {
@@ -443,9 +546,17 @@ impl State {
 }
 
 impl Socket {
-    fn new(stream: WebSocketStream<BoxedStream>, url: String) -> Self {
-        let state =
-            State { stream: Some(stream), unflushed: false, closing: false, receiver: None, sender: None };
+    fn new(stream: WebSocketStream<BoxedStream>, hello: Option<&Hello>, url: String) -> Self {
+        let state = State {
+            stream: Some(stream),
+            // Since protocol 4 a connection's events are counted for themselves.
+            frames: hello.map(|hello| Frames::new(hello.protocol >= 4)),
+            watchdog: hello.map(|hello| Watchdog::new(hello.tick_interval)),
+            unflushed: false,
+            closing: false,
+            receiver: None,
+            sender: None,
+        };
         Self { state: Mutex::new(state), lost: OnceLock::new(), url }
     }
 
@@ -466,6 +577,15 @@ impl Socket {
     /// For those who come after the end.
     fn over(&self) -> Error {
         self.lost.get().cloned().unwrap_or_else(|| self.closed(None, "it is over"))
+    }
+
+    /// What goes onto the wire for a message of the core. An answer that is made here wakes the receiving task.
+    fn outgoing(&self, message: String) -> Vec<String> {
+        let mut state = self.lock();
+        let Some(frames) = &mut state.frames else { return vec![message] };
+        let outgoing = frames.send(&message);
+        state.wake_receiver();
+        outgoing
     }
 
     fn poll_send(&self, message: &mut Option<Message>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -510,14 +630,51 @@ impl Socket {
                 Poll::Pending => {}
             }
         }
-        let received = match (self.poll_read(stream, context), failure) {
-            (Poll::Pending, Some(failure)) => Poll::Ready(Err(self.lose(|| self.explained(failure)))),
-            (received, _) => received,
-        };
+        let received =
+            match (self.poll_message(stream, &mut state.frames, &mut state.watchdog, context), failure) {
+                (Poll::Pending, Some(failure)) => Poll::Ready(Err(self.lose(|| self.explained(failure)))),
+                (received, _) => received,
+            };
+        if let (Poll::Ready(Err(_)), Some(frames)) = (&received, &mut state.frames) {
+            frames.end();
+        }
         if !state.unflushed || received.is_ready() {
             state.wake_sender();
         }
         received
+    }
+
+    /// The next message for the core.
+    fn poll_message(
+        &self,
+        stream: &mut WebSocketStream<BoxedStream>,
+        frames: &mut Option<Frames>,
+        watchdog: &mut Option<Watchdog>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<ReceivedMessage, Error>> {
+        let Some(frames) = frames else { return self.poll_read(stream, context) };
+        loop {
+            if let Some(message) = frames.next() {
+                return Poll::Ready(Ok(ReceivedMessage::Bytes(message.into_bytes())));
+            }
+            match self.poll_read(stream, context) {
+                Poll::Ready(Ok(ReceivedMessage::Bytes(message))) => {
+                    frames.receive(&message);
+                    if let Some(watchdog) = watchdog {
+                        watchdog.last = Instant::now();
+                    }
+                }
+                other @ Poll::Ready(_) => return other,
+                Poll::Pending => break,
+            }
+        }
+        let Some(watchdog) = watchdog else { return Poll::Pending };
+        ready!(watchdog.poll(context));
+        let frame = CloseFrame { code: CloseCode::from(TICK_TIMEOUT), reason: "tick timeout".into() };
+        // Closing the socket flushes it, as far as the peer still reads.
+        let _ = stream.start_send_unpin(Message::Close(Some(frame)));
+        let silence = format!("it sent nothing for {:?}, not even a tick", watchdog.limit);
+        Poll::Ready(Err(self.lose(|| self.closed(Some(TICK_TIMEOUT), silence))))
     }
 
     fn poll_read(
@@ -583,6 +740,9 @@ impl Socket {
         let _ = timeout(CLOSE_LIMIT, flushed).await;
         let mut state = self.lock();
         state.stream = None;
+        if let Some(frames) = &mut state.frames {
+            frames.end();
+        }
         state.wake_receiver();
         state.wake_sender();
     }
@@ -597,8 +757,11 @@ impl TransportSenderT for Sender {
     type Error = Error;
 
     async fn send(&mut self, message: String) -> Result<(), Error> {
-        let mut message = Some(Message::text(message));
-        poll_fn(|context| self.socket.poll_send(&mut message, context)).await
+        for message in self.socket.outgoing(message) {
+            let mut message = Some(Message::text(message));
+            poll_fn(|context| self.socket.poll_send(&mut message, context)).await?;
+        }
+        Ok(())
     }
 
     async fn send_ping(&mut self) -> Result<(), Error> {

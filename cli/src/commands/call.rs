@@ -56,7 +56,7 @@ pub(crate) fn call(
         printer.note(&format!("note: {KEY} {key} was made for this call"));
     }
     let answer = connection::run(&settings, async {
-        let connection = Connection::open(&settings).await?;
+        let connection = Connection::open(&settings, name, &params.json).await?;
         match wait {
             Some(wait) => connection.call_final(name, wait, params.json, |ack| announce(ack, printer)).await,
             None => connection.call(name, params.json).await,

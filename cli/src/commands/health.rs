@@ -18,9 +18,10 @@ use crate::{
 pub(crate) fn health(args: &HealthArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let settings = ClientSettings::resolve(&args.client, global)?;
     let (answer, milliseconds) = connection::run(&settings, async {
-        let connection = Connection::open(&settings).await?;
+        let (method, params) = (GatewayMethod::Health.name(), empty());
+        let connection = Connection::open(&settings, method, &params).await?;
         let sent = Instant::now();
-        let answer = connection.call(GatewayMethod::Health.name(), empty()).await?;
+        let answer = connection.call(method, params).await?;
         Ok((answer, sent.elapsed().as_secs_f64() * 1000.0))
     })?;
     let health: HealthResult = connection::read(GatewayMethod::Health.name(), &answer)?;

@@ -100,7 +100,7 @@ async fn each_kind_of_failure_is_told_apart() {
 
     let error = failure(http_answer("401 Unauthorized", &unauthorized())).await;
     assert!(
-        matches!(&error, Error::Unauthorized { message } if message == "the token is wrong"),
+        matches!(&error, Error::Unauthorized { message, .. } if message == "the token is wrong"),
         "{error:?}"
     );
     let error = failure(plain("401 Unauthorized")).await;

@@ -1,5 +1,6 @@
 //! The client against small real servers, made in each test, on ports that the system chooses.
 
+mod frames;
 mod http;
 mod runs;
 mod servers;
