@@ -1,1 +1,3 @@
-//! the suite
+//! The cross-crate suite, one module for each topic.
+
+mod chat;
