@@ -3,8 +3,8 @@
 use openclaw_schema::{
     events::ChatContent,
     methods::chat::{
-        ChatHistoryParams, ChatHistoryResult, HistoryContent, HistoryMessage, InFlightRun, MessageMark,
-        PendingInput, PendingInputs, PendingMessage, PendingState,
+        ChatHistoryParams, ChatHistoryResult, HistoryMessage, InFlightRun, MessageMark, PendingInput,
+        PendingInputs, PendingMessage, PendingState,
     },
     types::Bounded,
 };
@@ -102,7 +102,7 @@ fn told(message: &Message, max_chars: usize) -> HistoryMessage {
     let text = entry.text[..cut.unwrap_or(entry.text.len())].to_owned();
     let plain = HistoryMessage {
         role: "user".to_owned(),
-        content: HistoryContent::Parts(Vec::new()),
+        content: if text.is_empty() { Vec::new() } else { vec![ChatContent::Text { text }] },
         timestamp: message.at,
         idempotency_key: None,
         provider: None,
@@ -119,18 +119,9 @@ fn told(message: &Message, max_chars: usize) -> HistoryMessage {
         },
     };
     match &entry.author {
-        Author::User => HistoryMessage {
-            content: HistoryContent::Text(text),
-            idempotency_key: Some(format!("{}:user", entry.run_id)),
-            ..plain
-        },
+        Author::User => HistoryMessage { idempotency_key: Some(format!("{}:user", entry.run_id)), ..plain },
         Author::Assistant { provider, model, usage, stop_reason, error } => HistoryMessage {
             role: "assistant".to_owned(),
-            content: HistoryContent::Parts(if text.is_empty() {
-                Vec::new()
-            } else {
-                vec![ChatContent::Text { text }]
-            }),
             provider: Some(provider.clone()),
             model: Some(model.clone()),
             usage: *usage,

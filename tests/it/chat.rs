@@ -49,7 +49,8 @@ async fn event(socket: &mut Socket, is_wanted: impl Fn(&Value) -> bool) -> Value
 async fn a_message_is_answered_in_chat_events_and_kept() {
     let gateway = gateway(Duration::from_millis(1)).await;
     let mut socket = gateway.websocket().await;
-    let subscribe = json!({ "jsonrpc": "2.0", "id": 1, "method": "events.subscribe", "params": { "events": ["chat"] } });
+    let subscribe =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "events.subscribe", "params": { "events": ["chat"] } });
     socket.ask(subscribe.to_string()).await;
     say(&gateway, "Main", "k1", "hello there").await;
     let last = event(&mut socket, |payload| payload["state"] != "delta").await;
@@ -64,13 +65,16 @@ async fn a_message_is_answered_in_chat_events_and_kept() {
     let [user, assistant] = history["messages"].as_array().expect("messages").as_slice() else {
         panic!("two messages, not {history}");
     };
-    assert_eq!((&user["role"], &user["content"]), (&json!("user"), &json!("hello there")));
+    assert_eq!((&user["role"], &user["content"][0]["text"]), (&json!("user"), &json!("hello there")));
     assert_eq!((&user["idempotencyKey"], &user["__openclaw"]["seq"]), (&json!("k1:user"), &json!(1)));
     assert_eq!(assistant["content"], json!([{ "type": "text", "text": "You said: hello there" }]));
     assert_eq!((&assistant["model"], &assistant["stopReason"]), (&json!("echo-1"), &json!("stop")));
     assert_eq!(assistant["__openclaw"]["runId"], "k1");
     assert!(history["inFlightRun"].is_null(), "{history}");
-    assert_eq!(end(&gateway, "k1").await["final"]["result"]["meta"]["agentMeta"]["sessionId"], history["sessionId"]);
+    assert_eq!(
+        end(&gateway, "k1").await["final"]["result"]["meta"]["agentMeta"]["sessionId"],
+        history["sessionId"]
+    );
 }
 
 #[tokio::test]
@@ -93,7 +97,8 @@ async fn the_same_key_never_says_it_twice_and_agent_has_keys_of_its_own() {
 async fn what_goes_on_is_shown_and_can_be_aborted() {
     let gateway = gateway(Duration::from_secs(60)).await;
     let mut socket = gateway.websocket().await;
-    let subscribe = json!({ "jsonrpc": "2.0", "id": 1, "method": "events.subscribe", "params": { "events": ["chat"] } });
+    let subscribe =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "events.subscribe", "params": { "events": ["chat"] } });
     socket.ask(subscribe.to_string()).await;
     say(&gateway, "main", "k1", "one").await;
     let delta = event(&mut socket, |payload| payload["state"] == "delta").await;
@@ -178,8 +183,9 @@ async fn a_history_is_read_back_page_by_page() {
     }
     assert_eq!(numbers, [6, 5, 4, 3, 2, 1].map(Some));
 
-    let cut = result(&gateway, "chat.history", json!({ "sessionKey": "main", "limit": 2, "maxChars": 3 })).await;
-    assert_eq!(cut["messages"][0]["content"], "mes");
+    let cut =
+        result(&gateway, "chat.history", json!({ "sessionKey": "main", "limit": 2, "maxChars": 3 })).await;
+    assert_eq!(cut["messages"][0]["content"][0]["text"], "mes");
     assert_eq!(cut["messages"][1]["content"][0]["text"], "You");
     assert_eq!(cut["messages"][1]["__openclaw"]["truncated"], true);
     let other = result(&gateway, "chat.history", json!({ "sessionKey": "main", "sessionId": "gone" })).await;

@@ -6,7 +6,7 @@ use openclaw_schema::{
     methods::{
         models::ModelInfo,
         sessions::{
-            ArchivedFilter, SessionKind, SessionModelDefaults, SessionRow, SessionStatus, SessionsListParams,
+            SessionKind, SessionModelDefaults, SessionRow, SessionStatus, SessionsListParams,
             SessionsListResult, SessionsSort,
         },
     },
@@ -41,7 +41,7 @@ pub fn list(
     let search = params.search.as_ref().map(|text| text.as_str().trim().to_lowercase());
     let search = search.filter(|text| !text.is_empty());
     let is_wanted = |session: &Session| {
-        params.archived != Some(ArchivedFilter::Only(true))
+        params.archived != Some(true)
             && (params.include_global == Some(true) || session.key != GLOBAL)
             && agent_id.is_none_or(|id| session.agent_id == id)
             && since.is_none_or(|since| session.updated_at >= since)
@@ -249,7 +249,7 @@ mod tests {
             (json!({ "includeGlobal": true }), None, vec!["b", "explicit:k7", "a", "global"]),
             (json!({ "archived": true }), None, vec![]),
             (
-                json!({ "archived": "all", "sortBy": "lastInteractionAt" }),
+                json!({ "archived": false, "sortBy": "lastInteractionAt" }),
                 None,
                 vec!["b", "explicit:k7", "a"],
             ),

@@ -175,8 +175,9 @@ pub struct ChatHistoryResult {
 pub struct HistoryMessage {
     /// Who wrote it: `user` or `assistant`.
     pub role: String,
-    /// What it says: a text when a user wrote it, parts when an assistant did.
-    pub content: HistoryContent,
+    /// Its parts, in order; none when the assistant said nothing.
+    #[serde(default)]
+    pub content: Vec<ChatContent>,
     /// When it was written.
     #[serde(default)]
     pub timestamp: TimestampMs,
@@ -201,16 +202,6 @@ pub struct HistoryMessage {
     /// What the gateway knows about the message.
     #[serde(rename = "__openclaw")]
     pub mark: MessageMark,
-}
-
-/// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum HistoryContent {
-    /// A text.
-    Text(String),
-    /// Parts, in order.
-    Parts(Vec<ChatContent>),
 }
 
 /// What the gateway knows about a message.
@@ -326,7 +317,7 @@ pub trait Chat {
 pub(super) fn example_messages() -> Vec<HistoryMessage> {
     let message = |seq: u64, id: &str, at: u64| HistoryMessage {
         role: "user".to_owned(),
-        content: HistoryContent::Text("hello".to_owned()),
+        content: vec![ChatContent::Text { text: "hello".to_owned() }],
         timestamp: TimestampMs(at),
         idempotency_key: None,
         provider: None,
@@ -350,7 +341,7 @@ pub(super) fn example_messages() -> Vec<HistoryMessage> {
         },
         HistoryMessage {
             role: "assistant".to_owned(),
-            content: HistoryContent::Parts(vec![ChatContent::Text { text: "You said: hello".to_owned() }]),
+            content: vec![ChatContent::Text { text: "You said: hello".to_owned() }],
             provider: Some("echo".to_owned()),
             model: Some("echo-1".to_owned()),
             usage: Some(TokenUsage { input: 1, output: 3, total: 4 }),

@@ -49,10 +49,9 @@ pub struct SessionsListParams {
     /// Only sessions whose key, id or title contains this text; letters of both cases are equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Text<0, 512>>,
-    /// Which sessions by whether they are archived. This gateway archives none: `true` lists nothing, `false` and
-    /// `all` list every session.
+    /// Whether only archived sessions are listed, or only others. This gateway archives none: `true` lists nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub archived: Option<ArchivedFilter>,
+    pub archived: Option<bool>,
 }
 
 /// By which time sessions are sorted.
@@ -64,24 +63,6 @@ pub enum SessionsSort {
     UpdatedAt,
     /// When somebody said something last.
     LastInteractionAt,
-}
-
-/// Which sessions by whether they are archived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum ArchivedFilter {
-    /// Only archived ones, or only the others.
-    Only(bool),
-    /// A choice by name.
-    Named(ArchivedName),
-}
-
-/// A choice among archived and other sessions, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ArchivedName {
-    /// Both.
-    All,
 }
 
 /// Result of `sessions.list`.
