@@ -18,7 +18,9 @@ mod file;
 mod json5;
 mod locations;
 mod names;
+mod redact;
 mod serve;
+mod snapshot;
 
 pub use self::{
     client::{ClientFlags, ClientTarget, resolve_client},
@@ -27,6 +29,7 @@ pub use self::{
     locations::{LocationFlags, Locations},
     names::{AuthMode, BindMode, GatewayMode, LogLevel, UnknownName},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
+    snapshot::ConfigFile,
 };
 
 /// Where a value came from. Its text names the place a user would change.

@@ -18,6 +18,7 @@ use serde_json::Map;
 use tokio::sync::Semaphore;
 
 use crate::{
+    config::ConfigFile,
     dispatcher::CallCounts,
     events::EventBus,
     host,
@@ -27,6 +28,7 @@ use crate::{
     runs::Runs,
     settings::{Agents, Limits},
     state::StateDir,
+    transcripts::Transcripts,
 };
 
 /// For how long a health snapshot answers calls that do not ask for a fresh one.
@@ -45,12 +47,27 @@ pub(crate) struct Context {
     pub(crate) identity: GatewayIdentity,
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
+    pub(crate) transcripts: Transcripts,
+    pub(crate) config: Arc<ConfigFile>,
     pub(crate) logs: LogReader,
     pub(crate) events: EventBus,
     pub(crate) connections: Connections,
     pub(crate) policy: ConnectPolicy,
     snapshot: Mutex<Option<Snapshot>>,
     late: OnceLock<Late>,
+}
+
+/// What a context is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) state: StateDir,
+    pub(crate) identity: GatewayIdentity,
+    pub(crate) agents: Agents,
+    pub(crate) runs: Runs,
+    pub(crate) transcripts: Transcripts,
+    pub(crate) config: ConfigFile,
+    pub(crate) logs: LogReader,
+    pub(crate) events: EventBus,
 }
 
 /// What is known once the dispatcher is sealed and the port is bound.
@@ -70,15 +87,8 @@ struct Snapshot {
 }
 
 impl Context {
-    pub(crate) fn new(
-        state: StateDir,
-        identity: GatewayIdentity,
-        agents: Agents,
-        runs: Runs,
-        logs: LogReader,
-        events: EventBus,
-        limits: &Limits,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
+        let Parts { state, identity, agents, runs, transcripts, config, logs, events } = parts;
         let hostname = host::hostname();
         Self {
             started: Instant::now(),
@@ -89,6 +99,8 @@ impl Context {
             identity,
             agents,
             runs,
+            transcripts,
+            config: Arc::new(config),
             logs,
             events,
             policy: ConnectPolicy {

@@ -2,6 +2,7 @@
 
 mod auth;
 pub mod backend;
+pub mod chat;
 pub mod config;
 pub mod connection;
 mod context;
@@ -17,6 +18,7 @@ pub mod runs;
 pub mod sessions;
 pub mod settings;
 pub mod state;
+pub mod transcripts;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -36,7 +38,8 @@ pub use dispatcher::SealError;
 use crate::{
     auth::Authenticator,
     backend::{Backend, echo::EchoBackend},
-    context::{Context, Late},
+    config::ConfigFile,
+    context::{Context, Late, Parts},
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
@@ -44,6 +47,7 @@ use crate::{
     runs::{RunLimits, Runs},
     settings::Settings,
     state::StateError,
+    transcripts::{TranscriptLimits, Transcripts},
     wire::Shared,
 };
 
@@ -171,10 +175,22 @@ impl GatewayBuilder {
         let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
         let events = EventBus::new();
         let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
-        let runs = Runs::new(backend, events.clone(), settings.agents.clone(), RunLimits::default());
+        let transcripts = Transcripts::new(TranscriptLimits::default());
+        let agents = settings.agents.clone();
+        let runs = Runs::new(backend, events.clone(), agents, transcripts.clone(), RunLimits::default());
+        let config = ConfigFile::new(settings.config_file, &settings.auth).map_err(StartError::Random)?;
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
-        let context =
-            Arc::new(Context::new(settings.state, identity, settings.agents, runs, logs, events, &limits));
+        let parts = Parts {
+            state: settings.state,
+            identity,
+            agents: settings.agents,
+            runs,
+            transcripts,
+            config,
+            logs,
+            events,
+        };
+        let context = Arc::new(Context::new(parts, &limits));
 
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {
@@ -250,6 +266,9 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The system gives no random numbers.
+    #[error("cannot make a key for the hashes of the configuration")]
+    Random(#[source] io::Error),
     /// Declared and served methods do not match: a fault of the embedding program.
     #[error(transparent)]
     Seal(#[from] SealError),

@@ -1,6 +1,6 @@
 //! Runs: one message to an agent each, from acceptance to exactly one outcome.
 //!
-//! The idempotency key of the call is the id of the run. A run is queued, then running, then ended, never
+//! The idempotency key of the call is the id of the run; each method that starts runs has keys of its own. A run is queued, then running, then ended, never
 //! back. It belongs to the gateway, not to its caller: it goes on when the caller leaves. Runs of one session
 //! follow each other in the order of their acceptance; over all sessions a bounded number goes on at once.
 //! Shapes and events follow wire.md sections 8 and 9.
@@ -38,8 +38,9 @@ use self::run::{Ended, Ending, Run, Stop};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, BackendRequest, TextSink},
     events::EventBus,
-    sessions::{self, AddressError, Sessions},
+    sessions::{self, AddressError, RunEnd, Session, SessionAddress, Sessions},
     settings::{Agent, Agents},
+    transcripts::Transcripts,
 };
 
 /// How long outcomes are kept, and keys remembered, after the end of a run.
@@ -86,6 +87,15 @@ impl Default for RunLimits {
     }
 }
 
+/// Which method a run was started by. Each has idempotency keys of its own: wire.md section 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// `agent`.
+    Agent,
+    /// `chat.send`.
+    Chat,
+}
+
 /// What to say to an agent, and how.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
@@ -93,6 +103,8 @@ pub struct RunRequest {
     pub message: String,
     /// Names the run: see [`Runs::start`].
     pub idempotency_key: String,
+    /// Whose key that is.
+    pub origin: Origin,
     /// The agent; the default agent when absent.
     pub agent_id: Option<String>,
     /// The session, as the caller writes it: see [`sessions::resolve`].
@@ -114,6 +126,7 @@ impl RunRequest {
         Self {
             message: message.into(),
             idempotency_key: idempotency_key.into(),
+            origin: Origin::Agent,
             agent_id: None,
             session_key: None,
             model: None,
@@ -195,6 +208,52 @@ pub struct ActiveRun {
     pub started_at: Option<TimestampMs>,
 }
 
+/// What goes on in a session.
+#[derive(Debug, Default)]
+pub struct SessionActivity {
+    /// The session; absent when nobody has used it yet.
+    pub session: Option<Session>,
+    /// The run that goes on.
+    pub current: Option<Current>,
+    /// The first of the runs that wait, in their order.
+    pub waiting: Vec<Waiting>,
+    /// How many wait.
+    pub waiting_total: usize,
+}
+
+/// A run that goes on.
+#[derive(Debug)]
+pub struct Current {
+    /// The run.
+    pub run_id: String,
+    /// Its text so far.
+    pub text: String,
+    /// When it started.
+    pub started_at: TimestampMs,
+}
+
+/// A run that waits for its turn.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The run.
+    pub run_id: String,
+    /// The beginning of what is to be said.
+    pub message: String,
+    /// When it was accepted.
+    pub accepted_at: TimestampMs,
+}
+
+/// Which runs of a session [`Runs::abort_in`] ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aborted<'a> {
+    /// The one that goes on, or is about to.
+    Current,
+    /// That and those that wait.
+    All,
+    /// Those of this id.
+    Run(&'a str),
+}
+
 /// The runs of a gateway. Cloning it is cheap; the clones are one.
 #[derive(Debug, Clone)]
 pub struct Runs {
@@ -206,6 +265,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     events: EventBus,
     agents: Agents,
+    transcripts: Transcripts,
     limits: RunLimits,
     state: Mutex<State>,
     /// What `drain` watches; sent under the lock of `state`.
@@ -214,11 +274,11 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
-    runs: HashMap<String, Entry>,
+    runs: Table,
     /// How many of `runs` are active.
     active: usize,
-    /// The sessions that are busy, each with the runs that wait for it.
-    lanes: HashMap<String, VecDeque<Arc<Run>>>,
+    /// The sessions that are busy.
+    lanes: HashMap<String, Lane>,
     /// The runs whose session is theirs already, and that wait for one of `max_running` places.
     ready: VecDeque<Arc<Run>>,
     /// How many places are taken. A run keeps its place until its back end has stopped.
@@ -234,6 +294,50 @@ struct State {
     draining: bool,
 }
 
+/// The runs by their ids, apart by their origin.
+#[derive(Debug, Default)]
+struct Table {
+    agent: HashMap<String, Entry>,
+    chat: HashMap<String, Entry>,
+}
+
+impl Table {
+    fn of(&self, origin: Origin) -> &HashMap<String, Entry> {
+        match origin {
+            Origin::Agent => &self.agent,
+            Origin::Chat => &self.chat,
+        }
+    }
+
+    fn of_mut(&mut self, origin: Origin) -> &mut HashMap<String, Entry> {
+        match origin {
+            Origin::Agent => &mut self.agent,
+            Origin::Chat => &mut self.chat,
+        }
+    }
+
+    /// The run of an id. Of two, the one that goes on, or else that of `agent`.
+    fn find(&self, run_id: &str) -> Option<&Entry> {
+        match (self.agent.get(run_id), self.chat.get(run_id)) {
+            (None | Some(Entry::Ended(_)), Some(chat @ Entry::Active(_))) => Some(chat),
+            (agent, chat) => agent.or(chat),
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Entry> {
+        self.agent.values().chain(self.chat.values())
+    }
+}
+
+/// A session that is busy.
+#[derive(Debug)]
+struct Lane {
+    /// The run whose turn it is, up to when its back end has stopped.
+    head: Arc<Run>,
+    /// Those that wait for theirs.
+    waiting: VecDeque<Arc<Run>>,
+}
+
 #[derive(Debug)]
 enum Entry {
     Active(Arc<Run>),
@@ -247,11 +351,17 @@ struct Load {
 }
 
 impl Runs {
-    /// No runs yet. `backend` answers, `events` hears of progress.
+    /// No runs yet. `backend` answers, `events` hears of progress, `transcripts` keeps what was said.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, events: EventBus, agents: Agents, limits: RunLimits) -> Self {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        events: EventBus,
+        agents: Agents,
+        transcripts: Transcripts,
+        limits: RunLimits,
+    ) -> Self {
         let state = State {
-            runs: HashMap::new(),
+            runs: Table::default(),
             active: 0,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
@@ -265,7 +375,8 @@ impl Runs {
             draining: false,
         };
         let load = watch::Sender::new(Load::default());
-        Self { inner: Arc::new(Inner { backend, events, agents, limits, state: Mutex::new(state), load }) }
+        let state = Mutex::new(state);
+        Self { inner: Arc::new(Inner { backend, events, agents, transcripts, limits, state, load }) }
     }
 
     /// Starts a run, or says how the run of this key stands. Never waits.
@@ -282,7 +393,8 @@ impl Runs {
     /// Outside a tokio runtime.
     pub fn start(&self, request: RunRequest) -> Result<AgentAck, StartError> {
         // First a look without the costs of a new run, then, as the lock is let go in between, another.
-        if let Some(ack) = self.state().known(&request.idempotency_key, &self.inner.limits) {
+        let limits = &self.inner.limits;
+        if let Some(ack) = self.state().known(request.origin, &request.idempotency_key, limits) {
             return Ok(ack);
         }
         let run = self.prepare(request);
@@ -291,7 +403,7 @@ impl Runs {
             return Err(StartError::Draining);
         }
         let run = Arc::new(run?);
-        if let Some(ack) = state.known(&run.id, &self.inner.limits) {
+        if let Some(ack) = state.known(run.origin, &run.id, limits) {
             return Ok(ack);
         }
         self.admit(&mut state, &run)?;
@@ -343,6 +455,66 @@ impl Runs {
             Found::Active(run) => self.finish(&run, &Ending::Stopped(Stop::Call)),
         };
         Ok(AgentAbortResult { run_id: run_id.to_owned(), aborted })
+    }
+
+    /// Ends runs of a session, given by its key in full, and tells which, oldest first. Their outcomes are there
+    /// already.
+    #[must_use]
+    pub fn abort_in(&self, session_key: &str, which: Aborted<'_>) -> Vec<String> {
+        let mut runs: Vec<Arc<Run>> = self.state().lane(session_key).cloned().collect();
+        match which {
+            Aborted::Current => runs.truncate(1),
+            Aborted::All => {}
+            Aborted::Run(run_id) => runs.retain(|run| run.id == run_id),
+        }
+        // Those that wait go first, or each end would start the next.
+        runs.reverse();
+        runs.retain(|run| self.finish(run, &Ending::Stopped(Stop::Call)));
+        runs.into_iter().rev().map(|run| run.id.clone()).collect()
+    }
+
+    /// What goes on in a session, given by its key in full, with up to `max_waiting` of the runs that wait and
+    /// `max_chars` of their messages.
+    #[must_use]
+    pub fn activity(&self, session_key: &str, max_waiting: usize, max_chars: usize) -> SessionActivity {
+        let (session, runs) = {
+            let state = self.state();
+            (state.sessions.get(session_key).cloned(), state.lane(session_key).cloned().collect::<Vec<_>>())
+        };
+        SessionActivity {
+            session,
+            current: runs.first().and_then(|run| run.current()),
+            waiting: runs.iter().filter_map(|run| run.waiting(max_chars)).take(max_waiting).collect(),
+            waiting_total: runs.iter().filter(|run| run.is_waiting()).count(),
+        }
+    }
+
+    /// The session of a key in full; `None` when nobody has used it yet.
+    #[must_use]
+    pub fn session(&self, session_key: &str) -> Option<Session> {
+        self.state().sessions.get(session_key).cloned()
+    }
+
+    /// Every session, that used last first.
+    #[must_use]
+    pub fn all_sessions(&self) -> Vec<Session> {
+        self.state().sessions.iter().cloned().collect()
+    }
+
+    /// The session that a caller's words mean: see [`sessions::resolve`].
+    ///
+    /// # Errors
+    ///
+    /// When they name none.
+    pub fn address(&self, agent_id: Option<&str>, session_key: &str) -> Result<SessionAddress, AddressError> {
+        sessions::resolve(&self.inner.agents, agent_id, Some(session_key), "").map(|(address, _)| address)
+    }
+
+    /// The model that serves an agent's runs when the caller names none; `None` when there is none.
+    #[must_use]
+    pub fn default_model(&self, agent_id: &str) -> Option<ModelInfo> {
+        let agent = self.inner.agents.list.iter().find(|agent| agent.id == agent_id)?;
+        self.choose_model(None, agent).ok()
     }
 
     /// The models that the back end offers now.
@@ -444,7 +616,8 @@ impl Runs {
             cancel: CancellationToken::new(),
         };
         let timeout = request.timeout.unwrap_or(self.inner.limits.default_timeout);
-        Ok(Run::new(address, request.label, timeout, for_backend, self.inner.events.clone()))
+        let (events, transcripts) = (self.inner.events.clone(), self.inner.transcripts.clone());
+        Ok(Run::new(request.origin, address, request.label, timeout, for_backend, events, transcripts))
     }
 
     fn choose_model(&self, asked: Option<&str>, agent: &Agent) -> Result<ModelInfo, StartError> {
@@ -478,15 +651,17 @@ impl Runs {
         state.queued += 1;
         state.queued_bytes += run.request_bytes;
         match state.lanes.get_mut(&run.address.key) {
-            Some(lane) => lane.push_back(Arc::clone(run)),
+            Some(lane) => lane.waiting.push_back(Arc::clone(run)),
             None => {
-                state.lanes.insert(run.address.key.clone(), VecDeque::new());
+                let lane = Lane { head: Arc::clone(run), waiting: VecDeque::new() };
+                state.lanes.insert(run.address.key.clone(), lane);
                 state.ready.push_back(Arc::clone(run));
             }
         }
-        state.runs.insert(run.id.clone(), Entry::Active(Arc::clone(run)));
+        state.runs.of_mut(run.origin).insert(run.id.clone(), Entry::Active(Arc::clone(run)));
         state.active += 1;
-        state.sessions.touch(&run.address);
+        // A run is admitted once.
+        let _ = run.session_id.set(state.sessions.accept(&run.address, &run.id));
         self.start_ready(state);
         Ok(())
     }
@@ -507,6 +682,8 @@ impl Runs {
     /// Sees a run through: calls the back end, publishes its text, keeps the time.
     async fn attend(self, run: Arc<Run>) {
         if let Some(request) = run.begin() {
+            let started = run.last_run(None);
+            self.state().sessions.note(&run.address.key, started);
             let sink = {
                 let run = Arc::clone(&run);
                 TextSink::new(move |text| run.push(text))
@@ -550,17 +727,23 @@ impl Runs {
     fn finish(&self, run: &Arc<Run>, ending: &Ending) -> bool {
         let Some(ended) = run.finish(ending) else { return false };
         let ended = Arc::new(ended);
+        let last_run = run.last_run(Some(RunEnd {
+            at: ended.result.ended_at.unwrap_or_default(),
+            status: ending.session_status(),
+            error: ended.result.error.clone(),
+            usage: ending.usage(),
+        }));
         let mut state = self.state();
         if state.take_from_queue(run) {
             self.start_ready(&mut state);
         }
-        state.runs.insert(run.id.clone(), Entry::Ended(Arc::clone(&ended)));
+        state.runs.of_mut(run.origin).insert(run.id.clone(), Entry::Ended(Arc::clone(&ended)));
         state.active -= 1;
         state.ended_bytes += ended.bytes;
         state.failed += usize::from(ended.failed);
         state.ended.push_back(Arc::clone(&ended));
         state.forget_old(&self.inner.limits);
-        state.sessions.touch(&run.address);
+        state.sessions.note(&run.address.key, last_run);
         self.inner.load.send_replace(Load { active: state.active, running: state.running });
         drop(state);
         match ending {
@@ -585,7 +768,7 @@ impl Runs {
     fn find(&self, run_id: &str) -> Result<Found, UnknownRun> {
         let mut state = self.state();
         state.forget_old(&self.inner.limits);
-        match state.runs.get(run_id) {
+        match state.runs.find(run_id) {
             Some(Entry::Active(run)) => Ok(Found::Active(Arc::clone(run))),
             Some(Entry::Ended(ended)) => Ok(Found::Ended(Arc::clone(ended))),
             None => Err(UnknownRun { run_id: run_id.to_owned() }),
@@ -605,9 +788,9 @@ enum Found {
 
 impl State {
     /// The acknowledgement of a key that is in use.
-    fn known(&mut self, run_id: &str, limits: &RunLimits) -> Option<AgentAck> {
+    fn known(&mut self, origin: Origin, run_id: &str, limits: &RunLimits) -> Option<AgentAck> {
         self.forget_old(limits);
-        self.runs.get(run_id).map(|entry| match entry {
+        self.runs.of(origin).get(run_id).map(|entry| match entry {
             Entry::Active(run) => run.ack(AckStatus::InFlight),
             Entry::Ended(ended) => ended.ack.clone(),
         })
@@ -620,9 +803,9 @@ impl State {
             self.ready.remove(at);
             self.leave_lane(&run.address.key);
         } else if let Some(lane) = self.lanes.get_mut(&run.address.key)
-            && let Some(at) = position(lane)
+            && let Some(at) = position(&lane.waiting)
         {
-            lane.remove(at);
+            lane.waiting.remove(at);
         } else {
             return false;
         }
@@ -633,12 +816,21 @@ impl State {
 
     /// Lets the next run of a session be ready, or the session be free.
     fn leave_lane(&mut self, key: &str) {
-        match self.lanes.get_mut(key).and_then(VecDeque::pop_front) {
-            Some(next) => self.ready.push_back(next),
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        match lane.waiting.pop_front() {
+            Some(next) => {
+                lane.head = Arc::clone(&next);
+                self.ready.push_back(next);
+            }
             None => {
                 self.lanes.remove(key);
             }
         }
+    }
+
+    /// The runs of a session that its key in full names, in their order.
+    fn lane(&self, key: &str) -> impl Iterator<Item = &Arc<Run>> {
+        self.lanes.get(key).into_iter().flat_map(|lane| std::iter::once(&lane.head).chain(&lane.waiting))
     }
 
     /// Forgets ended runs that are too old, too many or too large.
@@ -654,7 +846,7 @@ impl State {
             if let Some(oldest) = self.ended.pop_front() {
                 self.ended_bytes -= oldest.bytes;
                 self.failed -= usize::from(oldest.failed);
-                self.runs.remove(&oldest.ack.run_id);
+                self.runs.of_mut(oldest.origin).remove(&oldest.ack.run_id);
             }
         }
     }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Where the gateway keeps its state.
     pub state: StateDir,
+    /// The configuration file, which `config.get` shows. It need not be there.
+    pub config_file: PathBuf,
     /// The log file that `logs.tail` reads.
     pub log_file: PathBuf,
     /// The agents.

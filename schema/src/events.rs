@@ -224,6 +224,25 @@ pub struct ChatEvent {
     /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
+    /// What kind of failure it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<ChatErrorKind>,
+}
+
+/// The kinds of failure of a conversation turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatErrorKind {
+    /// The model refused to answer.
+    Refusal,
+    /// The provider did not answer in time.
+    Timeout,
+    /// The provider wants fewer requests.
+    RateLimit,
+    /// The message does not fit the model's context window.
+    ContextLength,
+    /// Anything else.
+    Unknown,
 }
 
 /// One message of a conversation.
@@ -239,7 +258,7 @@ pub struct ChatMessage {
 }
 
 /// One part of a message.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ChatContent {
     /// A text part.

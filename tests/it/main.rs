@@ -2,6 +2,8 @@
 
 /// Who may do what: credentials, scopes, origins, bounds before authentication.
 mod auth;
+/// Conversations and sessions, and the configuration as callers see it.
+mod chat;
 /// The Rust client against the real gateway, over both transports.
 mod client;
 /// What is published is what is served: declarations, examples, names.

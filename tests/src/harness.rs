@@ -58,6 +58,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
     Settings {
         listen: vec![([127, 0, 0, 1], 0).into()],
         auth: Auth::Token(token.into()),
+        config_file: state.config_file(),
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),

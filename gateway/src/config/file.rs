@@ -137,7 +137,7 @@ impl Config {
     }
 
     /// Reads `text`, the content of the file at `path`.
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let root = json5::parse(text, path)?;
         let path: Arc<Path> = path.into();
         let mut warnings = Vec::new();
@@ -485,7 +485,7 @@ pub(super) fn substitute_secret(
 }
 
 /// Whether `name` is the name of an environment variable as stock takes it in `${…}`.
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }

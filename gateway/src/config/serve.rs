@@ -152,6 +152,7 @@ fn resolve_on(
             listen: hosts.into_iter().map(|host| SocketAddr::new(host, port.value)).collect(),
             auth,
             state: locations.state().clone(),
+            config_file: config.path.to_path_buf(),
             log_file: log_file.value,
             agents,
             limits: Limits::default(),

@@ -13,7 +13,7 @@ const MIN_KEY_LENGTH: usize = 16;
 
 /// Masks the secrets in `line`: bearer credentials, values of secret keys (also in JSON that is quoted within
 /// JSON), and `sk-` keys.
-pub(super) fn mask(line: String) -> String {
+pub(crate) fn mask(line: String) -> String {
     let bytes = line.as_bytes();
     let mut masked = String::new();
     let mut copied = 0;

@@ -5,7 +5,7 @@
 
 mod follow;
 mod layer;
-mod mask;
+pub(crate) mod mask;
 mod queue;
 mod tail;
 mod writer;

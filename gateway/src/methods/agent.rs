@@ -12,16 +12,12 @@ use openclaw_schema::{
         AgentAbortParams, AgentAbortResult, AgentAck, AgentMethod, AgentParams, AgentWaitParams,
         AgentWaitResult,
     },
-    problem::ParamProblem,
     server::AgentServer,
     types::Text,
 };
 
-use super::{Handlers, caller, refuse, require};
-use crate::{
-    runs::{RunRequest, StartError, UnknownRun},
-    sessions::AddressError,
-};
+use super::{Handlers, caller, refuse, require, unaddressed};
+use crate::runs::{Origin, RunRequest, StartError, UnknownRun};
 
 #[async_trait]
 impl AgentServer for Handlers {
@@ -33,6 +29,7 @@ impl AgentServer for Handlers {
         let request = RunRequest {
             message: params.message.into_string(),
             idempotency_key: params.idempotency_key.into_string(),
+            origin: Origin::Agent,
             agent_id: params.agent_id.map(Text::into_string),
             session_key: params.session_key.map(Text::into_string),
             model: params.model.map(Text::into_string),
@@ -40,7 +37,10 @@ impl AgentServer for Handlers {
             extra_system_prompt: params.extra_system_prompt.map(Text::into_string),
             label: params.label.map(Text::into_string),
         };
-        self.context.runs.start(request).map_err(|error| refuse(not_started(&error)))
+        self.context
+            .runs
+            .start(request)
+            .map_err(|error| refuse(not_started(&error, AgentMethod::Agent.name())))
     }
 
     async fn agent_wait(&self, params: AgentWaitParams) -> RpcResult<AgentWaitResult> {
@@ -58,15 +58,10 @@ fn is_command(message: &str, command: &str) -> bool {
     message.strip_prefix(command).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
 }
 
-fn not_started(error: &StartError) -> RpcError {
+pub(super) fn not_started(error: &StartError, method: &str) -> RpcError {
     let message = error.to_string();
     match error {
-        StartError::Address(AddressError::UnknownAgent { path, .. }) => RpcError::not_found(path, message),
-        StartError::Address(AddressError::Malformed { .. } | AddressError::OtherAgent { .. }) => {
-            let path = "/sessionKey".to_owned();
-            ParamProblem { path, reason: message, allowed: Vec::new(), nearest: None }
-                .into_error(AgentMethod::Agent.name())
-        }
+        StartError::Address(error) => unaddressed(error, method, "/sessionKey"),
         StartError::UnknownModel { .. } => RpcError::not_found("/model", message),
         StartError::AgentModel { .. } | StartError::NoModel | StartError::Busy | StartError::Draining => {
             RpcError::new(ErrorCode::Unavailable, message)

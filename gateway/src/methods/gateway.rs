@@ -1,11 +1,11 @@
-//! `health`, `status`, `system-presence`, `gateway.identity.get`, `system.info`.
+//! `health`, `status`, `system-presence`, `last-heartbeat`, `gateway.identity.get`, `system.info`.
 
 use jsonrpsee::{Extensions, core::RpcResult};
 use openclaw_schema::{
     Scope,
     methods::gateway::{
-        AgentSessions, GatewayIdentity, HealthParams, HealthResult, PresenceEntry, SessionDefaults,
-        StatusParams, StatusResult, StatusSessions, SystemInfo, TasksSummary,
+        AgentSessions, GatewayIdentity, HealthParams, HealthResult, Heartbeat, PresenceEntry,
+        SessionDefaults, StatusParams, StatusResult, StatusSessions, SystemInfo, TasksSummary,
     },
     server::GatewayServer,
     types::{NoParams, Prepared},
@@ -62,6 +62,10 @@ impl GatewayServer for Handlers {
 
     fn system_presence(&self, _: NoParams) -> RpcResult<Vec<PresenceEntry>> {
         Ok(self.context.connections.list())
+    }
+
+    fn last_heartbeat(&self, _: NoParams) -> RpcResult<Option<Heartbeat>> {
+        Ok(None)
     }
 
     fn gateway_identity_get(&self, _: NoParams) -> RpcResult<GatewayIdentity> {

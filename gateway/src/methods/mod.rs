@@ -2,25 +2,29 @@
 
 mod agent;
 mod agents;
+mod chat;
+mod config;
 mod connect;
 mod events;
 mod gateway;
 mod logs;
 mod models;
 mod rpc;
+mod sessions;
 
 use std::sync::Arc;
 
 use jsonrpsee::{Extensions, Methods, core::RegisterMethodError, types::ErrorObjectOwned};
 use openclaw_schema::{
     ErrorCode, RpcError, Scope,
+    problem::ParamProblem,
     server::{
-        AgentServer, AgentsServer, ConnectServer, EventsServer, GatewayServer, LogsServer, ModelsServer,
-        RpcServer,
+        AgentServer, AgentsServer, ChatServer, ConfigServer, ConnectServer, EventsServer, GatewayServer,
+        LogsServer, ModelsServer, RpcServer, SessionsServer,
     },
 };
 
-use crate::{connection::Connection, context::Context};
+use crate::{connection::Connection, context::Context, sessions::AddressError};
 
 /// Implements every trait of the core contract.
 #[derive(Debug, Clone)]
@@ -34,12 +38,15 @@ pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodErro
     let mut methods = Methods::new();
     methods.merge(AgentServer::into_rpc(handlers.clone()))?;
     methods.merge(AgentsServer::into_rpc(handlers.clone()))?;
+    methods.merge(ChatServer::into_rpc(handlers.clone()))?;
+    methods.merge(ConfigServer::into_rpc(handlers.clone()))?;
     methods.merge(ConnectServer::into_rpc(handlers.clone()))?;
     methods.merge(EventsServer::into_rpc(handlers.clone()))?;
     methods.merge(GatewayServer::into_rpc(handlers.clone()))?;
     methods.merge(LogsServer::into_rpc(handlers.clone()))?;
     methods.merge(ModelsServer::into_rpc(handlers.clone()))?;
-    methods.merge(RpcServer::into_rpc(handlers))?;
+    methods.merge(RpcServer::into_rpc(handlers.clone()))?;
+    methods.merge(SessionsServer::into_rpc(handlers))?;
     Ok(methods)
 }
 
@@ -51,6 +58,24 @@ fn caller(extensions: &Extensions) -> Result<&Arc<Connection>, RpcError> {
 /// Refuses a caller that lacks a scope which only some params of the method ask for.
 fn require(connection: &Connection, method: &str, scope: Scope) -> Result<(), RpcError> {
     if connection.scopes().allows(scope) { Ok(()) } else { Err(RpcError::forbidden(method, scope)) }
+}
+
+/// Params that no type could refuse; `path` is the JSON Pointer of what is at fault.
+fn invalid(method: &str, path: &str, reason: &str) -> RpcError {
+    let (path, reason) = (path.to_owned(), reason.to_owned());
+    ParamProblem { path, reason, allowed: Vec::new(), nearest: None }.into_error(method)
+}
+
+/// Words that name no session; `key_path` is the JSON Pointer of the session's key in the params of the method.
+fn unaddressed(error: &AddressError, method: &str, key_path: &str) -> RpcError {
+    let message = error.to_string();
+    match error {
+        AddressError::UnknownAgent { path: "/agentId", .. } => RpcError::not_found("/agentId", message),
+        AddressError::UnknownAgent { .. } => RpcError::not_found(key_path, message),
+        AddressError::Malformed { .. } | AddressError::OtherAgent { .. } => {
+            invalid(method, key_path, &message)
+        }
+    }
 }
 
 /// An error whose cause is for the log alone.

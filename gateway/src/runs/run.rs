@@ -6,18 +6,21 @@
 use std::{
     convert::Infallible,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use openclaw_schema::{
-    events::{AgentEvent, AgentStream, ChatContent, ChatEvent, ChatMessage, ChatState, EventName},
+    events::{
+        AgentEvent, AgentStream, ChatContent, ChatErrorKind, ChatEvent, ChatMessage, ChatState, EventName,
+    },
     methods::{
         agent::{
             AckStatus, AgentAck, AgentMeta, AgentOutcome, AgentPayload, AgentResult, AgentWaitResult,
             ModelMeta, RunStatus, TokenUsage, WaitStatus,
         },
         models::ModelInfo,
+        sessions::SessionStatus,
     },
     types::TimestampMs,
 };
@@ -27,11 +30,14 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::{Current, Origin, Waiting};
 use crate::{
-    backend::{BackendAnswer, BackendError, BackendRequest},
+    backend::{BackendAnswer, BackendError, BackendErrorKind, BackendRequest},
     events::EventBus,
-    sessions::SessionAddress,
+    sessions::{LastRun, RunEnd, SessionAddress},
+    transcripts::{Author, Entry, Transcripts},
 };
 
 /// How long text is gathered before it is published. wire.md section 9: about 75 ms.
@@ -51,7 +57,10 @@ const ENDED_OVERHEAD_BYTES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) id: String,
+    pub(super) origin: Origin,
     pub(super) address: SessionAddress,
+    /// The id of the session, set when the run is admitted.
+    pub(super) session_id: OnceLock<Uuid>,
     pub(super) label: Option<String>,
     pub(super) accepted_at: TimestampMs,
     pub(super) timeout: Duration,
@@ -63,6 +72,7 @@ pub(super) struct Run {
     pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
     model: ModelInfo,
     events: EventBus,
+    transcripts: Transcripts,
     /// Text waits for the end of its window.
     pending: Notify,
     progress: Mutex<Progress>,
@@ -113,6 +123,7 @@ impl Stop {
 /// What is kept of a run after its end.
 #[derive(Debug)]
 pub(super) struct Ended {
+    pub(super) origin: Origin,
     pub(super) ack: AgentAck,
     pub(super) result: AgentWaitResult,
     pub(super) failed: bool,
@@ -123,15 +134,19 @@ pub(super) struct Ended {
 
 impl Run {
     pub(super) fn new(
+        origin: Origin,
         address: SessionAddress,
         label: Option<String>,
         timeout: Duration,
         request: BackendRequest,
         events: EventBus,
+        transcripts: Transcripts,
     ) -> Self {
         Self {
             id: request.run_id.clone(),
+            origin,
             address,
+            session_id: OnceLock::new(),
             label,
             accepted_at: TimestampMs::now(),
             timeout,
@@ -141,6 +156,7 @@ impl Run {
             ended: watch::Sender::new(None),
             model: request.model.clone(),
             events,
+            transcripts,
             pending: Notify::new(),
             progress: Mutex::new(Progress {
                 request: Some(request),
@@ -169,12 +185,37 @@ impl Run {
         self.progress().started.map(|(_, at)| at)
     }
 
+    /// What goes on, if it has started and is not over.
+    pub(super) fn current(&self) -> Option<Current> {
+        let progress = self.progress();
+        let (_, started_at) = progress.started.filter(|_| !progress.over)?;
+        Some(Current { run_id: self.id.clone(), text: progress.text.clone(), started_at })
+    }
+
+    /// What waits, if it has not started and is not over; at most `max_chars` of its message.
+    pub(super) fn waiting(&self, max_chars: usize) -> Option<Waiting> {
+        let progress = self.progress();
+        let message = progress.request.as_ref()?.message.chars().take(max_chars).collect();
+        Some(Waiting { run_id: self.id.clone(), message, accepted_at: self.accepted_at })
+    }
+
+    /// Whether it has neither started nor been ended.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.progress().request.is_some()
+    }
+
+    /// What its session remembers of it; `end` once it is over.
+    pub(super) fn last_run(&self, end: Option<RunEnd>) -> LastRun {
+        LastRun { run_id: self.id.clone(), model: self.model.clone(), started_at: self.started_at(), end }
+    }
+
     /// Starts it, and gives what to ask the back end. `None` when it was ended while it waited.
     pub(super) fn begin(&self) -> Option<BackendRequest> {
         let mut progress = self.progress();
         let request = progress.request.take().filter(|_| !progress.over)?;
         let started_at = TimestampMs::now();
         progress.started = Some((Instant::now(), started_at));
+        self.record(Author::User, request.message.clone());
         self.lifecycle(&mut progress, json!({ "phase": "start", "startedAt": started_at }));
         self.lifecycle(
             &mut progress,
@@ -224,6 +265,7 @@ impl Run {
         // The message of a run that never started is needed no more.
         progress.request = None;
         self.tell(&mut progress);
+        self.record_answer(&progress, ending);
         let (started_at, duration) = match progress.started {
             Some((start, at)) => (Some(at), start.elapsed()),
             None => (None, Duration::ZERO),
@@ -261,7 +303,7 @@ impl Run {
             meta: AgentMeta {
                 duration_ms,
                 agent_meta: ending.usage().map(|usage| ModelMeta {
-                    session_id: None,
+                    session_id: self.session_id.get().map(Uuid::to_string),
                     provider: self.model.provider.clone(),
                     model: self.model.id.clone(),
                     usage,
@@ -278,6 +320,7 @@ impl Run {
             stop_reason: stop_reason.clone(),
         };
         Some(Ended {
+            origin: self.origin,
             ack: self.ack(AckStatus::Ended),
             result: AgentWaitResult {
                 run_id: self.id.clone(),
@@ -340,7 +383,12 @@ impl Run {
                     }),
                 );
                 let chat = self.chat(progress.seq, ChatState::Error);
-                self.publish_chat(ChatEvent { error_message: Some(failure.message.clone()), ..chat }, text)
+                let chat = ChatEvent {
+                    error_message: Some(failure.message.clone()),
+                    error_kind: Some(chat_error_kind(failure.kind)),
+                    ..chat
+                };
+                self.publish_chat(chat, text)
             }
             Ending::Stopped(_) => {
                 // The conversation hears first, with the number that the end of the run is about to get.
@@ -357,6 +405,33 @@ impl Run {
                 self.publish_agent(progress, AgentStream::Lifecycle, data);
                 text
             }
+        }
+    }
+
+    /// Adds the answer to the transcript, before its last event is published: who reads the transcript on that event
+    /// finds it there. Nothing is added for a run that was ended before it said anything.
+    fn record_answer(&self, progress: &Progress, ending: &Ending) {
+        let is_wordless_stop = matches!(ending, Ending::Stopped(_)) && progress.text.is_empty();
+        if progress.started.is_none() || is_wordless_stop {
+            return;
+        }
+        let author = Author::Assistant {
+            provider: self.model.provider.clone(),
+            model: self.model.id.clone(),
+            usage: ending.usage(),
+            stop_reason: ending.stop_reason().to_owned(),
+            error: match ending {
+                Ending::Failed(failure) => Some(failure.message.clone()),
+                Ending::Answered(_) | Ending::Stopped(_) => None,
+            },
+        };
+        self.record(author, progress.text.clone());
+    }
+
+    fn record(&self, author: Author, text: String) {
+        // Set for every run that was admitted, and no other starts.
+        if let Some(session_id) = self.session_id.get() {
+            self.transcripts.append(*session_id, Entry { run_id: self.id.clone(), author, text });
         }
     }
 
@@ -416,6 +491,7 @@ impl Run {
             message: None,
             stop_reason: None,
             error_message: None,
+            error_kind: None,
         }
     }
 
@@ -458,12 +534,33 @@ impl Ending {
         }
     }
 
+    /// How the run's session stands after it.
+    pub(super) fn session_status(&self) -> SessionStatus {
+        match self {
+            Self::Answered(_) => SessionStatus::Done,
+            Self::Failed(_) => SessionStatus::Failed,
+            Self::Stopped(Stop::Timeout) => SessionStatus::Timeout,
+            Self::Stopped(Stop::Call | Stop::Shutdown) => SessionStatus::Killed,
+        }
+    }
+
     /// What was consumed, where that is known.
-    fn usage(&self) -> Option<TokenUsage> {
+    pub(super) fn usage(&self) -> Option<TokenUsage> {
         match self {
             Self::Answered(answer) => Some(answer.usage),
             Self::Failed(_) | Self::Stopped(_) => None,
         }
+    }
+}
+
+/// The kind of a failure as `chat` events tell it. wire.md section 9 has none for credentials.
+fn chat_error_kind(kind: BackendErrorKind) -> ChatErrorKind {
+    match kind {
+        BackendErrorKind::Refusal => ChatErrorKind::Refusal,
+        BackendErrorKind::RateLimit => ChatErrorKind::RateLimit,
+        BackendErrorKind::ContextLength => ChatErrorKind::ContextLength,
+        BackendErrorKind::Timeout => ChatErrorKind::Timeout,
+        BackendErrorKind::Auth | BackendErrorKind::Unknown => ChatErrorKind::Unknown,
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use openclaw_schema::{
     events::{AgentEvent, AgentStream, ChatContent, ChatEvent, ChatState, EventName},
-    methods::agent::{AgentOutcome, RunStatus, TokenUsage},
+    methods::{
+        agent::{AgentOutcome, RunStatus, TokenUsage},
+        sessions::SessionStatus,
+    },
 };
 use tokio::sync::broadcast;
 
@@ -16,6 +19,7 @@ use super::*;
 use crate::{
     backend::{BackendAnswer, BackendFuture, echo::EchoBackend},
     events::Event,
+    transcripts::{Author, TranscriptLimits},
 };
 
 /// A back end that does what a test tells it to, and counts how often it is asked.
@@ -57,6 +61,7 @@ where
 
 struct Bench {
     runs: Runs,
+    transcripts: Transcripts,
     events: broadcast::Receiver<Arc<Event>>,
     calls: Arc<AtomicUsize>,
 }
@@ -72,7 +77,9 @@ fn agents() -> Agents {
 fn bench_with(backend: Arc<dyn Backend>, calls: Arc<AtomicUsize>, limits: RunLimits) -> Bench {
     let bus = EventBus::new();
     let events = bus.subscribe();
-    Bench { runs: Runs::new(backend, bus, agents(), limits), events, calls }
+    let transcripts = Transcripts::new(TranscriptLimits::default());
+    let runs = Runs::new(backend, bus, agents(), transcripts.clone(), limits);
+    Bench { runs, transcripts, events, calls }
 }
 
 fn echo(pause_ms: u64) -> Bench {
@@ -876,4 +883,125 @@ async fn runs_and_sessions_are_listed() {
     }
     assert!(bench.runs.active().is_empty());
     assert_eq!(bench.runs.sessions(None, 0).count, 2);
+}
+
+// What sessions remember
+
+/// What was said in a session, each message in one line.
+fn said(bench: &Bench, session_key: &str) -> Vec<String> {
+    let Some(session) = bench.runs.session(session_key) else { return Vec::new() };
+    let page = bench.transcripts.page(session.id, 0, 100, usize::MAX);
+    page.messages
+        .iter()
+        .map(|message| match &message.entry.author {
+            Author::User => format!("user {}", message.entry.text),
+            Author::Assistant { stop_reason, error, .. } => {
+                format!("{stop_reason} {} {}", message.entry.text, error.as_deref().unwrap_or("-"))
+            }
+        })
+        .collect()
+}
+
+fn chat(key: &str, session: &str) -> RunRequest {
+    RunRequest { origin: Origin::Chat, ..in_session(key, session) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_method_has_keys_of_its_own() {
+    let bench = slow(RunLimits::default());
+    for request in [chat("k1", "a"), in_session("k1", "b")] {
+        assert_eq!(bench.runs.start(request).expect("it starts").status, AckStatus::Accepted);
+    }
+    for request in [chat("k1", "x"), in_session("k1", "x")] {
+        assert_eq!(bench.runs.start(request).expect("it is known").status, AckStatus::InFlight);
+    }
+    assert_eq!(bench.runs.counts().active, 2);
+    // Both are called `k1`: of two that go on, that of `agent` is meant.
+    assert!(bench.runs.abort("k1").expect("it exists").aborted);
+    assert_eq!(said(&bench, "agent:main:b"), Vec::<String>::new());
+    assert_eq!(bench.stands("k1").await.status, WaitStatus::Timeout);
+    assert_eq!(text_of(&bench.outcome("k1").await), Some("done"));
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 1);
+    for request in [chat("k1", "x"), in_session("k1", "x")] {
+        assert_eq!(bench.runs.start(request).expect("it is known").status, AckStatus::Ended);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_is_kept_turn_by_turn() {
+    let bench = echo(1);
+    for (key, message) in [("k1", "one"), ("k2", "two")] {
+        let request = RunRequest { message: message.to_owned(), ..chat(key, "main") };
+        bench.runs.start(request).expect("it is accepted");
+    }
+    bench.outcome("k2").await;
+    let expected = ["user one", "stop You said: one -", "user two", "stop You said: two -"];
+    assert_eq!(said(&bench, "agent:main:main"), expected);
+    let session = bench.runs.session("agent:main:main").expect("it was used");
+    assert!(session.active.is_empty());
+    let last = session.last_run.expect("it had runs");
+    assert_eq!((last.run_id.as_str(), last.end.map(|end| end.status)), ("k2", Some(SessionStatus::Done)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_an_abort_or_a_failure_is_kept() {
+    let bench = endless();
+    bench.runs.start(chat("k1", "main")).expect("it starts");
+    bench.runs.start(chat("k2", "main")).expect("it waits");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let activity = bench.runs.activity("agent:main:main", 20, 3);
+    assert_eq!(
+        activity.current.map(|run| (run.run_id, run.text)),
+        Some(("k1".to_owned(), "partly".to_owned()))
+    );
+    let waiting: Vec<_> = activity.waiting.into_iter().map(|run| (run.run_id, run.message)).collect();
+    assert_eq!((waiting, activity.waiting_total), (vec![("k2".to_owned(), "hel".to_owned())], 1));
+
+    assert_eq!(bench.runs.abort_in("agent:main:main", Aborted::All), ["k1", "k2"]);
+    assert_eq!(said(&bench, "agent:main:main"), ["user hello", "rpc partly -"]);
+    let session = bench.runs.session("agent:main:main").expect("it was used");
+    assert_eq!(session.last_run.and_then(|run| run.end).map(|end| end.status), Some(SessionStatus::Killed));
+
+    let bench = scripted(RunLimits::default(), |_, output| async move {
+        output.push("half");
+        Err(BackendError::new(BackendErrorKind::RateLimit, "too many requests"))
+    });
+    bench.runs.start(chat("k1", "main")).expect("it starts");
+    bench.outcome("k1").await;
+    assert_eq!(said(&bench, "agent:main:main"), ["user hello", "error half too many requests"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_is_aborted_and_no_other() {
+    let bench = endless();
+    for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "a"), ("k4", "b")] {
+        bench.runs.start(chat(key, session)).expect("it is accepted");
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(bench.runs.abort_in("agent:main:nothing", Aborted::All), Vec::<String>::new());
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k4")), Vec::<String>::new());
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k2")), ["k2"]);
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Current), ["k1"]);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(
+        bench.runs.activity("agent:main:a", 20, 9).current.map(|run| run.run_id).as_deref(),
+        Some("k3")
+    );
+    assert_eq!(bench.runs.counts().active, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_turn_says_what_kind_of_failure_it_was() {
+    let mut bench = scripted(RunLimits::default(), |_, _| async move {
+        Err(BackendError::new(BackendErrorKind::RateLimit, "too many requests"))
+    });
+    bench.runs.start(chat("k1", "main")).expect("it starts");
+    bench.outcome("k1").await;
+    let mut kinds = Vec::new();
+    while let Ok(event) = bench.events.try_recv() {
+        if event.name == EventName::Chat {
+            kinds.push(chat_event(&event).error_kind);
+        }
+    }
+    assert_eq!(kinds, [Some(openclaw_schema::events::ChatErrorKind::RateLimit)]);
 }

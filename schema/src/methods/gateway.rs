@@ -312,6 +312,25 @@ pub struct SystemInfo {
     pub memory_free_bytes: u64,
 }
 
+/// A heartbeat of an agent: a run that the gateway starts by itself, at intervals.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// When it was.
+    pub ts: TimestampMs,
+    /// How it went, for example `skipped`.
+    pub status: String,
+    /// The beginning of what the agent said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<String>,
+    /// Why it went so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
 /// What this gateway is and how it is doing.
 #[contract(group = "Gateway")]
 #[rpc(server, client)]
@@ -333,6 +352,13 @@ pub trait Gateway {
     #[method(name = "system-presence")]
     #[meta(scope = "operator.read", since = "0.1.0", idempotent, examples = presence)]
     fn system_presence(&self, params: NoParams) -> RpcResult<Vec<PresenceEntry>>;
+
+    /// Answers the last heartbeat of an agent.
+    ///
+    /// This gateway has no heartbeats: the answer is always null.
+    #[method(name = "last-heartbeat")]
+    #[meta(scope = "operator.read", since = "0.1.0", idempotent, examples = last_heartbeat)]
+    fn last_heartbeat(&self, params: NoParams) -> RpcResult<Option<Heartbeat>>;
 
     /// Says who this gateway is: the same identity at every address and after every restart.
     #[method(name = "gateway.identity.get")]
@@ -420,6 +446,11 @@ fn status() -> Examples<StatusParams, StatusResult> {
 fn presence() -> Examples<NoParams, Vec<PresenceEntry>> {
     Examples::success("the gateway alone", NoParams {}, vec![example_presence()])
         .invalid("a field that does not exist", json!({ "limit": 5 }))
+}
+
+fn last_heartbeat() -> Examples<NoParams, Option<Heartbeat>> {
+    Examples::success("a gateway without heartbeats", NoParams {}, None)
+        .invalid("a field that does not exist", json!({ "agentId": "main" }))
 }
 
 fn identity() -> Examples<NoParams, GatewayIdentity> {

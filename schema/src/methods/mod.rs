@@ -4,12 +4,15 @@
 
 pub mod agent;
 pub mod agents;
+pub mod chat;
+pub mod config;
 pub mod connect;
 pub mod events;
 pub mod gateway;
 pub mod logs;
 pub mod models;
 pub mod rpc;
+pub mod sessions;
 
 use crate::contract::{Contract, MethodRecord};
 
@@ -17,12 +20,15 @@ use crate::contract::{Contract, MethodRecord};
 pub const TABLES: &[&[MethodRecord]] = &[
     agent::AgentContract::METHODS,
     agents::AgentsContract::METHODS,
+    chat::ChatContract::METHODS,
+    config::ConfigContract::METHODS,
     connect::ConnectContract::METHODS,
     events::EventsContract::METHODS,
     gateway::GatewayContract::METHODS,
     logs::LogsContract::METHODS,
     models::ModelsContract::METHODS,
     rpc::RpcContract::METHODS,
+    sessions::SessionsContract::METHODS,
 ];
 
 /// Every method of the core contract.
