@@ -76,6 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings {
         listen: vec![([127, 0, 0, 1], port).into()],
         auth: Auth::Token("secret".into()),
+        auto_approve_local: true,
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {

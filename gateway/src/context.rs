@@ -18,6 +18,7 @@ use serde_json::Map;
 use tokio::sync::Semaphore;
 
 use crate::{
+    devices::Devices,
     dispatcher::CallCounts,
     events::EventBus,
     host,
@@ -44,6 +45,7 @@ pub(crate) struct Context {
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
     pub(crate) logs: LogReader,
+    pub(crate) devices: Devices,
     pub(crate) events: EventBus,
     pub(crate) connections: Connections,
     pub(crate) policy: ConnectPolicy,
@@ -73,6 +75,7 @@ impl Context {
         agents: Agents,
         runs: Runs,
         logs: LogReader,
+        devices: Devices,
         events: EventBus,
         limits: &Limits,
     ) -> Self {
@@ -86,6 +89,7 @@ impl Context {
             agents,
             runs,
             logs,
+            devices,
             events,
             policy: ConnectPolicy {
                 max_payload: limits.max_payload_bytes as u64,

@@ -6,10 +6,13 @@ pub mod config;
 pub mod connection;
 mod context;
 pub mod dev;
+#[expect(dead_code, reason = "the handshake of OpenClaw frames is what calls it")]
+mod devices;
 mod dispatcher;
 pub mod events;
 mod host;
 pub mod identity;
+mod lockout;
 pub mod logs;
 mod methods;
 mod presence;
@@ -17,6 +20,7 @@ pub mod runs;
 pub mod sessions;
 pub mod settings;
 pub mod state;
+mod store;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -37,13 +41,16 @@ use crate::{
     auth::Authenticator,
     backend::{Backend, echo::EchoBackend},
     context::{Context, Late},
+    devices::Devices,
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
+    lockout::Lockout,
     logs::LogReader,
     runs::{RunLimits, Runs},
     settings::Settings,
     state::StateError,
+    store::Store,
     wire::Shared,
 };
 
@@ -168,7 +175,15 @@ impl GatewayBuilder {
         let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
         let runs = Runs::new(backend, events.clone(), settings.agents.clone(), RunLimits::default());
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
-        let context = Arc::new(Context::new(identity, settings.agents, runs, logs, events, &limits));
+        let authenticator = Arc::new(Authenticator::new(&settings.auth));
+        let devices = Devices::new(
+            Store::new(settings.state.database_file()),
+            Arc::clone(&authenticator),
+            Arc::new(Lockout::new()),
+            events.clone(),
+            settings.auto_approve_local,
+        );
+        let context = Arc::new(Context::new(identity, settings.agents, runs, logs, devices, events, &limits));
 
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {
@@ -178,7 +193,6 @@ impl GatewayBuilder {
         let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
         let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
         let calls = Arc::clone(dispatcher.calls());
-        let authenticator = Arc::new(Authenticator::new(&settings.auth));
         let shared =
             Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), document_text));
         context.complete(Late {

@@ -41,6 +41,11 @@ pub enum ErrorCode {
     NotFound,
     /// A bound of the gateway was reached: batch size, calls in flight, subscriptions, size of the result.
     LimitExceeded,
+    /// The credential may be good, but the device behind it is not paired with this gateway.
+    NotPaired,
+    /// The caller may call this method, but not to this effect: what it asks for goes beyond its own rights, or
+    /// beyond those of what the params name.
+    Denied,
 }
 
 impl ErrorCode {
@@ -57,6 +62,8 @@ impl ErrorCode {
         Self::DeadlineExceeded,
         Self::NotFound,
         Self::LimitExceeded,
+        Self::NotPaired,
+        Self::Denied,
     ];
 
     /// The JSON-RPC error number.
@@ -74,6 +81,8 @@ impl ErrorCode {
             Self::DeadlineExceeded => -32023,
             Self::NotFound => -32024,
             Self::LimitExceeded => -32025,
+            Self::NotPaired => -32026,
+            Self::Denied => -32027,
         }
     }
 
@@ -92,6 +101,8 @@ impl ErrorCode {
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::NotFound => "NOT_FOUND",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::NotPaired => "NOT_PAIRED",
+            Self::Denied => "DENIED",
         }
     }
 
@@ -108,7 +119,9 @@ impl ErrorCode {
             | Self::Unauthorized
             | Self::Forbidden
             | Self::NotFound
-            | Self::LimitExceeded => false,
+            | Self::LimitExceeded
+            | Self::NotPaired
+            | Self::Denied => false,
         }
     }
 
@@ -132,6 +145,12 @@ impl ErrorCode {
             Self::NotFound => "What the params name does not exist.",
             Self::LimitExceeded => {
                 "A bound of the gateway was reached: batch size, calls in flight, subscriptions, size of the result."
+            }
+            Self::NotPaired => {
+                "The credential may be good, but the device behind it is not paired with this gateway."
+            }
+            Self::Denied => {
+                "The caller may call this method, but not to this effect: what it asks for goes beyond its own rights, or beyond those of what the params name."
             }
         }
     }
@@ -278,6 +297,6 @@ mod tests {
     #[test]
     fn own_numbers_are_given_out_in_order_from_32020() {
         let own = ErrorCode::ALL.iter().map(|code| code.number()).filter(|number| *number > -32100);
-        assert!(own.eq((0..6).map(|step| -32020 - step)), "own numbers have a hole or leave their block");
+        assert!(own.eq((0..8).map(|step| -32020 - step)), "own numbers have a hole or leave their block");
     }
 }

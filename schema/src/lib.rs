@@ -22,15 +22,15 @@ pub use schemars;
 /// The traits that a server implements, one per namespace.
 pub mod server {
     pub use crate::methods::{
-        agent::AgentServer, agents::AgentsServer, connect::ConnectServer, events::EventsServer,
-        gateway::GatewayServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer,
+        agent::AgentServer, agents::AgentsServer, connect::ConnectServer, device::DeviceServer,
+        events::EventsServer, gateway::GatewayServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer,
     };
 }
 
 /// The typed calls, available on every jsonrpsee client once imported: `use openclaw_schema::client::*`.
 pub mod client {
     pub use crate::methods::{
-        agent::AgentClient, agents::AgentsClient, connect::ConnectClient, events::EventsClient,
-        gateway::GatewayClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient,
+        agent::AgentClient, agents::AgentsClient, connect::ConnectClient, device::DeviceClient,
+        events::EventsClient, gateway::GatewayClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient,
     };
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod connect;
+mod device;
 mod events;
 mod gateway;
 mod logs;
@@ -15,8 +16,8 @@ use jsonrpsee::{Extensions, Methods, core::RegisterMethodError, types::ErrorObje
 use openclaw_schema::{
     ErrorCode, RpcError, Scope,
     server::{
-        AgentServer, AgentsServer, ConnectServer, EventsServer, GatewayServer, LogsServer, ModelsServer,
-        RpcServer,
+        AgentServer, AgentsServer, ConnectServer, DeviceServer, EventsServer, GatewayServer, LogsServer,
+        ModelsServer, RpcServer,
     },
 };
 
@@ -35,6 +36,7 @@ pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodErro
     methods.merge(AgentServer::into_rpc(handlers.clone()))?;
     methods.merge(AgentsServer::into_rpc(handlers.clone()))?;
     methods.merge(ConnectServer::into_rpc(handlers.clone()))?;
+    methods.merge(DeviceServer::into_rpc(handlers.clone()))?;
     methods.merge(EventsServer::into_rpc(handlers.clone()))?;
     methods.merge(GatewayServer::into_rpc(handlers.clone()))?;
     methods.merge(LogsServer::into_rpc(handlers.clone()))?;

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod agents;
 pub mod connect;
+pub mod device;
 pub mod events;
 pub mod gateway;
 pub mod logs;
@@ -18,6 +19,7 @@ pub const TABLES: &[&[MethodRecord]] = &[
     agent::AgentContract::METHODS,
     agents::AgentsContract::METHODS,
     connect::ConnectContract::METHODS,
+    device::DeviceContract::METHODS,
     events::EventsContract::METHODS,
     gateway::GatewayContract::METHODS,
     logs::LogsContract::METHODS,
