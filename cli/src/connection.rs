@@ -218,7 +218,7 @@ fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> 
 /// How the command ends when the gateway answers with `code`.
 fn exit_of(code: Option<ErrorCode>) -> Exit {
     match code {
-        Some(ErrorCode::Unauthorized | ErrorCode::Forbidden) => Exit::Auth,
+        Some(ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::NotPaired) => Exit::Auth,
         Some(ErrorCode::DeadlineExceeded) => Exit::Timeout,
         Some(
             ErrorCode::ParseError
@@ -228,7 +228,8 @@ fn exit_of(code: Option<ErrorCode>) -> Exit {
             | ErrorCode::Internal
             | ErrorCode::Unavailable
             | ErrorCode::NotFound
-            | ErrorCode::LimitExceeded,
+            | ErrorCode::LimitExceeded
+            | ErrorCode::Denied,
         )
         | None => Exit::Refused,
     }

@@ -77,6 +77,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         listen: vec![([127, 0, 0, 1], port).into()],
         auth: Auth::Token("secret".into()),
         config_file: state.config_file(),
+        auto_approve_local: true,
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {

@@ -40,26 +40,15 @@ pub(crate) enum Refusal {
     PasswordMismatch,
 }
 
-impl Refusal {
-    /// `details.code` of the frame protocol (wire.md section 4).
-    pub(crate) const fn details_code(self) -> &'static str {
-        match self {
-            Self::TokenMissing => "AUTH_TOKEN_MISSING",
-            Self::TokenMismatch => "AUTH_TOKEN_MISMATCH",
-            Self::PasswordMissing => "AUTH_PASSWORD_MISSING",
-            Self::PasswordMismatch => "AUTH_PASSWORD_MISMATCH",
-        }
-    }
-
-    /// `details.authReason` of the frame protocol.
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::TokenMissing => "token_missing",
-            Self::TokenMismatch => "token_mismatch",
-            Self::PasswordMissing => "password_missing",
-            Self::PasswordMismatch => "password_mismatch",
-        }
-    }
+/// What the secret fields of a handshake are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecretCheck {
+    /// The secret is among them, or none is asked for.
+    Good,
+    /// They are empty.
+    Missing,
+    /// They hold something else.
+    Wrong,
 }
 
 /// Checks credentials against the gateway's secret.
@@ -100,6 +89,20 @@ impl Authenticator {
             AuthMethod::None | AuthMethod::Token => Refusal::TokenMismatch,
         })
     }
+
+    /// What `auth.token` and `auth.password` are worth. The secret may stand in either; where both are sent, the
+    /// one that fits the gateway's method decides (wire.md section 4).
+    pub(crate) fn check_fields(&self, token: Option<&str>, password: Option<&str>) -> SecretCheck {
+        let given = match self.method {
+            AuthMethod::Password => password.or(token),
+            AuthMethod::None | AuthMethod::Token => token.or(password),
+        };
+        match self.check(given) {
+            Ok(_) => SecretCheck::Good,
+            Err(Refusal::TokenMissing | Refusal::PasswordMissing) => SecretCheck::Missing,
+            Err(Refusal::TokenMismatch | Refusal::PasswordMismatch) => SecretCheck::Wrong,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +118,10 @@ mod tests {
         assert_eq!(token.check(None), Err(Refusal::TokenMissing));
         let password = Authenticator::new(&Auth::Password("secret".into()));
         assert_eq!(password.check(Some("wrong")), Err(Refusal::PasswordMismatch));
+        assert_eq!(password.check_fields(Some("wrong"), Some("secret")), SecretCheck::Good);
+        assert_eq!(password.check_fields(Some("secret"), Some("wrong")), SecretCheck::Wrong);
+        assert_eq!(password.check_fields(Some("secret"), None), SecretCheck::Good);
+        assert_eq!(token.check_fields(None, None), SecretCheck::Missing);
         assert_eq!(Authenticator::new(&Auth::None).check(None), Ok(Scopes::ADMIN));
     }
 }

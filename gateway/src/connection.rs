@@ -4,15 +4,18 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
 
-use openclaw_schema::Scopes;
+use openclaw_schema::{Scope, Scopes};
 
-use crate::auth::{AuthMethod, Authenticator, Refusal};
+use crate::{
+    auth::{AuthMethod, Authenticator, Refusal},
+    devices::{Grant, live::DeviceLink},
+};
 
 /// What carries the calls of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Connection {
     authenticator: Arc<Authenticator>,
     authenticated: AtomicBool,
     scopes: AtomicU8,
+    /// The paired device behind it.
+    device: OnceLock<DeviceLink>,
     /// Set when the connection is to be closed after the current answer.
     refused: AtomicBool,
 }
@@ -55,6 +60,7 @@ impl Connection {
             authenticator,
             authenticated: AtomicBool::new(false),
             scopes: AtomicU8::new(Scopes::EMPTY.to_bits()),
+            device: OnceLock::new(),
             refused: AtomicBool::new(false),
         }
     }
@@ -115,6 +121,23 @@ impl Connection {
         self.scopes.store(scopes.to_bits(), Ordering::Release);
         self.authenticated.store(true, Ordering::Release);
         Ok(scopes)
+    }
+
+    /// Lets the caller in with what its handshake was granted: scopes that the gateway does not know count for
+    /// nothing.
+    pub(crate) fn admit(&self, grant: Grant) {
+        let scopes: Scopes = grant.scopes.iter().filter_map(|name| Scope::from_name(name)).collect();
+        if let Some(link) = grant.link {
+            // A connection has one handshake; the first stays.
+            let _ = self.device.set(link);
+        }
+        self.scopes.store(scopes.to_bits(), Ordering::Release);
+        self.authenticated.store(true, Ordering::Release);
+    }
+
+    /// The paired device behind the connection, if it is one's.
+    pub(crate) fn device(&self) -> Option<&DeviceLink> {
+        self.device.get()
     }
 
     /// Whether a credential is good. Changes nothing.

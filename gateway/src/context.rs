@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     config::ConfigFile,
+    devices::Devices,
     dispatcher::CallCounts,
     events::EventBus,
     host,
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) transcripts: Transcripts,
     pub(crate) config: Arc<ConfigFile>,
     pub(crate) logs: LogReader,
+    pub(crate) devices: Devices,
     pub(crate) events: EventBus,
     pub(crate) connections: Connections,
     pub(crate) policy: ConnectPolicy,
@@ -67,6 +69,7 @@ pub(crate) struct Parts {
     pub(crate) transcripts: Transcripts,
     pub(crate) config: ConfigFile,
     pub(crate) logs: LogReader,
+    pub(crate) devices: Devices,
     pub(crate) events: EventBus,
 }
 
@@ -88,7 +91,7 @@ struct Snapshot {
 
 impl Context {
     pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
-        let Parts { state, identity, agents, runs, transcripts, config, logs, events } = parts;
+        let Parts { state, identity, agents, runs, transcripts, config, logs, devices, events } = parts;
         let hostname = host::hostname();
         Self {
             started: Instant::now(),
@@ -102,6 +105,7 @@ impl Context {
             transcripts,
             config: Arc::new(config),
             logs,
+            devices,
             events,
             policy: ConnectPolicy {
                 max_payload: limits.max_payload_bytes as u64,

@@ -62,7 +62,12 @@ impl EventBus {
         match name {
             EventName::Presence => self.changes.presence.fetch_add(1, Ordering::Relaxed),
             EventName::Health => self.changes.health.fetch_add(1, Ordering::Relaxed),
-            EventName::Tick | EventName::Agent | EventName::Chat | EventName::Shutdown => 0,
+            EventName::Tick
+            | EventName::Agent
+            | EventName::Chat
+            | EventName::Shutdown
+            | EventName::DevicePairRequested
+            | EventName::DevicePairResolved => 0,
         };
         if self.sender.receiver_count() == 0 {
             return;

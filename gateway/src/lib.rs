@@ -7,10 +7,12 @@ pub mod config;
 pub mod connection;
 mod context;
 pub mod dev;
+mod devices;
 mod dispatcher;
 pub mod events;
 mod host;
 pub mod identity;
+mod lockout;
 pub mod logs;
 mod methods;
 mod presence;
@@ -18,6 +20,7 @@ pub mod runs;
 pub mod sessions;
 pub mod settings;
 pub mod state;
+mod store;
 pub mod transcripts;
 mod wire;
 
@@ -40,13 +43,16 @@ use crate::{
     backend::{Backend, echo::EchoBackend},
     config::ConfigFile,
     context::{Context, Late, Parts},
+    devices::Devices,
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
+    lockout::Lockout,
     logs::LogReader,
     runs::{RunLimits, Runs},
     settings::Settings,
     state::StateError,
+    store::Store,
     transcripts::{TranscriptLimits, Transcripts},
     wire::Shared,
 };
@@ -180,6 +186,14 @@ impl GatewayBuilder {
         let runs = Runs::new(backend, events.clone(), agents, transcripts.clone(), RunLimits::default());
         let config = ConfigFile::new(settings.config_file, &settings.auth).map_err(StartError::Random)?;
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
+        let authenticator = Arc::new(Authenticator::new(&settings.auth));
+        let devices = Devices::new(
+            Store::new(settings.state.database_file()),
+            Arc::clone(&authenticator),
+            Arc::new(Lockout::new()),
+            events.clone(),
+            settings.auto_approve_local,
+        );
         let parts = Parts {
             state: settings.state,
             identity,
@@ -188,6 +202,7 @@ impl GatewayBuilder {
             transcripts,
             config,
             logs,
+            devices,
             events,
         };
         let context = Arc::new(Context::new(parts, &limits));
@@ -200,7 +215,6 @@ impl GatewayBuilder {
         let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
         let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
         let calls = Arc::clone(dispatcher.calls());
-        let authenticator = Arc::new(Authenticator::new(&settings.auth));
         let shared =
             Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), document_text));
         context.complete(Late {

@@ -14,6 +14,9 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// What callers must present.
     pub auth: Auth,
+    /// Whether a device on the gateway's own host that shows the secret is paired without asking.
+    /// wire.md section 6: `gateway.nodes.pairing.autoApproveLocal`, true by default.
+    pub auto_approve_local: bool,
     /// Where the gateway keeps its state.
     pub state: StateDir,
     /// The configuration file, which `config.get` shows. It need not be there.

@@ -80,6 +80,12 @@ impl StateDir {
         self.gateway_dir().join("identity.json")
     }
 
+    /// The gateway's own database.
+    #[must_use]
+    pub fn database_file(&self) -> PathBuf {
+        self.gateway_dir().join("gateway.sqlite")
+    }
+
     /// The file whose lock the running gateway holds: see [`StateLock`].
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {

@@ -11,7 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     contract::{EventRecord, TypeRef},
-    methods::gateway::{HealthResult, PresenceEntry, example_health, example_presence},
+    methods::{
+        device::{PendingDevice, example_pending},
+        gateway::{HealthResult, PresenceEntry, example_health, example_presence},
+    },
     scope::Scope,
     types::TimestampMs,
 };
@@ -32,12 +35,26 @@ pub enum EventName {
     Chat,
     /// The gateway is about to stop.
     Shutdown,
+    /// A device asks to be paired, or to be allowed more.
+    #[serde(rename = "device.pair.requested")]
+    DevicePairRequested,
+    /// Such a request was decided.
+    #[serde(rename = "device.pair.resolved")]
+    DevicePairResolved,
 }
 
 impl EventName {
     /// Every event, in the order of [`EVENTS`].
-    pub const ALL: &'static [Self] =
-        &[Self::Tick, Self::Health, Self::Presence, Self::Agent, Self::Chat, Self::Shutdown];
+    pub const ALL: &'static [Self] = &[
+        Self::Tick,
+        Self::Health,
+        Self::Presence,
+        Self::Agent,
+        Self::Chat,
+        Self::Shutdown,
+        Self::DevicePairRequested,
+        Self::DevicePairResolved,
+    ];
 
     /// The record of this event.
     #[must_use]
@@ -120,6 +137,29 @@ pub const EVENTS: &[EventRecord] = &[
         payload: TypeRef::of::<ShutdownEvent>(),
         example: || json!({ "reason": "gateway stopping" }),
     },
+    EventRecord {
+        name: "device.pair.requested",
+        summary: "A device asks to be paired, or to be allowed more.",
+        cadence: "Once for each request; an attempt that is repeated belongs to the request that is there.",
+        scope: Scope::OperatorPairing,
+        since: "0.1.0",
+        payload: TypeRef::of::<PendingDevice>(),
+        example: || serde_json::to_value(example_pending()).expect("the example serialises"),
+    },
+    EventRecord {
+        name: "device.pair.resolved",
+        summary: "A device's request was approved or rejected.",
+        cadence: "When someone decides it, and when a device on the gateway's own host is paired at once.",
+        scope: Scope::OperatorPairing,
+        since: "0.1.0",
+        payload: TypeRef::of::<DevicePairResolvedEvent>(),
+        example: || {
+            json!({
+                "requestId": "dad7dfad-36c2-4f36-a7a4-2f6e9a3b8f10", "deviceId": example_pending().device_id,
+                "decision": "approved", "ts": 1_795_337_963_251_u64,
+            })
+        },
+    },
 ];
 
 /// Payload of `tick`.
@@ -147,6 +187,30 @@ pub struct ShutdownEvent {
     /// When it expects to be back, in milliseconds from now; absent when it is not coming back by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_expected_ms: Option<u64>,
+}
+
+/// How a device's request was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PairingDecision {
+    /// The device is paired, or is allowed what it asked for.
+    Approved,
+    /// The request is gone, and nothing else changed.
+    Rejected,
+}
+
+/// Payload of `device.pair.resolved`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePairResolvedEvent {
+    /// The request.
+    pub request_id: String,
+    /// The device that asked.
+    pub device_id: String,
+    /// How it was decided.
+    pub decision: PairingDecision,
+    /// When it was decided.
+    pub ts: TimestampMs,
 }
 
 /// What an `agent` event tells about.
@@ -274,8 +338,7 @@ mod tests {
 
     #[test]
     fn records_stand_in_the_order_of_the_names() {
-        use EventName::{Agent, Chat, Health, Presence, Shutdown, Tick};
-        let names = [Tick, Health, Presence, Agent, Chat, Shutdown];
+        let names = EventName::ALL;
         assert_eq!(names.len(), EVENTS.len());
         for name in names {
             assert_eq!(serde_json::to_value(name).expect("a name serialises"), name.name());

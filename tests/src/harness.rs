@@ -59,6 +59,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
         listen: vec![([127, 0, 0, 1], 0).into()],
         auth: Auth::Token(token.into()),
         config_file: state.config_file(),
+        auto_approve_local: true,
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),

@@ -47,6 +47,8 @@ pub struct Gateway {
     pub auth: Auth,
     /// `remote`.
     pub remote: Remote,
+    /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
+    pub auto_approve_local: Option<Sourced<bool>>,
 }
 
 /// The section `gateway.auth`.
@@ -159,12 +161,16 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote"],
+        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes"],
         &["tailscale", "reload", "tls", "controlUi"],
         warnings,
     )?;
     let auth = section.section("auth")?;
     auth.check_keys(&["mode", "token", "password"], &["allowTailscale", "rateLimit"], warnings)?;
+    let nodes = section.section("nodes")?;
+    nodes.check_keys(&["pairing"], &[], warnings)?;
+    let pairing = nodes.section("pairing")?;
+    pairing.check_keys(&["autoApproveLocal"], &[], warnings)?;
     let remote = section.section("remote")?;
     remote.check_keys(
         &["url", "token", "password"],
@@ -186,6 +192,7 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             token: remote.secret("token")?,
             password: remote.secret("password")?,
         },
+        auto_approve_local: pairing.boolean("autoApproveLocal")?,
     })
 }
 
@@ -681,11 +688,11 @@ mod tests {
             assert_eq!(error.hint(), Some(format!("rename it to {parent}.{nearest}")));
         }
         let config =
-            parse("{gateway: {nodes: {}}, commands: {native: 'auto'}, bogus: 1}").expect("it is good");
+            parse("{gateway: {canvas: {}}, commands: {native: 'auto'}, bogus: 1}").expect("it is good");
         assert_eq!(
             config.warnings,
             [
-                "gateway.nodes in /s/openclaw.json is not known to this gateway and has no effect",
+                "gateway.canvas in /s/openclaw.json is not known to this gateway and has no effect",
                 "commands.native in /s/openclaw.json is not known to this gateway and has no effect",
             ]
         );

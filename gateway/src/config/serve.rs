@@ -153,6 +153,7 @@ fn resolve_on(
             auth,
             state: locations.state().clone(),
             config_file: config.path.to_path_buf(),
+            auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
             log_file: log_file.value,
             agents,
             limits: Limits::default(),
@@ -881,17 +882,17 @@ mod tests {
     }
 
     #[test]
-    fn the_log_file_may_be_elsewhere_and_restarts_may_be_forbidden() {
+    fn the_log_file_may_be_elsewhere_and_restarts_and_silent_pairing_may_be_forbidden() {
         let start = Start::new();
         let home = start.directory.path();
         let resolved = start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
         assert_eq!(resolved.settings.log_file, home.join(".openclaw/gateway/logs/openclaw.log"));
-        assert!(resolved.allows_restart);
+        assert!(resolved.allows_restart && resolved.settings.auto_approve_local);
         let resolved = start
-            .resolve("{gateway: {mode: 'local'}, logging: {file: '~/my.log'}, commands: {restart: false}}")
+            .resolve("{gateway: {mode: 'local', nodes: {pairing: {autoApproveLocal: false}}}, logging: {file: '~/my.log'}, commands: {restart: false}}")
             .expect("it starts");
         assert_eq!(resolved.settings.log_file, home.join("my.log"));
-        assert!(!resolved.allows_restart);
+        assert!(!resolved.allows_restart && !resolved.settings.auto_approve_local);
     }
 
     #[test]

@@ -6,12 +6,33 @@ use jsonrpsee::{
 };
 use openclaw_schema::{
     ErrorCode, RpcError, Scope, Scopes,
-    methods::connect::{ConnectGrant, ConnectParams, ConnectResult, ConnectServerInfo},
+    methods::connect::{ConnectGrant, ConnectMethod, ConnectParams, ConnectResult, ConnectServerInfo},
+    problem::ParamProblem,
     server::ConnectServer,
 };
 
 use super::{Handlers, caller, refuse};
 use crate::connection::Transport;
+
+/// Refuses what only a handshake over OpenClaw frames can decide: there is no challenge here that a device signs.
+/// Passing over it would leave the caller with other rights than it believes to have.
+fn refuse_device(params: &ConnectParams) -> Result<(), RpcError> {
+    let auth = params.auth.as_ref();
+    let given = [
+        ("/device", params.device.is_some()),
+        ("/role", params.role.as_deref().is_some_and(|role| role != "operator")),
+        ("/auth/deviceToken", auth.is_some_and(|auth| auth.device_token.is_some())),
+        ("/auth/bootstrapToken", auth.is_some_and(|auth| auth.bootstrap_token.is_some())),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((path, _)) => {
+            let reason = "devices and nodes connect over OpenClaw frames only".to_owned();
+            let problem = ParamProblem { path: path.to_owned(), reason, allowed: Vec::new(), nearest: None };
+            Err(problem.into_error(ConnectMethod::Connect.name()))
+        }
+    }
+}
 
 #[async_trait]
 impl ConnectServer for Handlers {
@@ -21,6 +42,7 @@ impl ConnectServer for Handlers {
             let message = "connect is for WebSockets: over HTTP send the header `Authorization: Bearer …`";
             return Err(refuse(RpcError::new(ErrorCode::InvalidRequest, message)));
         }
+        refuse_device(&params)?;
         // Names that the gateway does not know grant nothing.
         let asked = params
             .scopes
@@ -48,12 +70,17 @@ impl ConnectServer for Handlers {
             self.context.connections.introduce(connection, client);
         }
         Ok(ConnectResult {
+            kind: None,
+            protocol: None,
+            features: None,
+            snapshot: None,
+            plugin_surface_urls: None,
             server: ConnectServerInfo {
+                build_id: None,
+                boot_id: None,
+                host: None,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 conn_id: connection.id().to_string(),
-                build_id: None,
-                boot_id: Some(self.context.instance_id.clone()),
-                host: None,
             },
             auth: ConnectGrant {
                 method: connection.auth_method().name().to_owned(),
@@ -63,11 +90,6 @@ impl ConnectServer for Handlers {
                 issued_at_ms: None,
             },
             policy: self.context.policy,
-            kind: None,
-            features: None,
-            plugin_surface_urls: None,
-            protocol: None,
-            snapshot: None,
         })
     }
 }

@@ -5,6 +5,7 @@ mod agents;
 mod chat;
 mod config;
 mod connect;
+mod device;
 mod events;
 mod gateway;
 mod logs;
@@ -19,8 +20,8 @@ use openclaw_schema::{
     ErrorCode, RpcError, Scope,
     problem::ParamProblem,
     server::{
-        AgentServer, AgentsServer, ChatServer, ConfigServer, ConnectServer, EventsServer, GatewayServer,
-        LogsServer, ModelsServer, RpcServer, SessionsServer,
+        AgentServer, AgentsServer, ChatServer, ConfigServer, ConnectServer, DeviceServer, EventsServer,
+        GatewayServer, LogsServer, ModelsServer, RpcServer, SessionsServer,
     },
 };
 
@@ -41,6 +42,7 @@ pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodErro
     methods.merge(ChatServer::into_rpc(handlers.clone()))?;
     methods.merge(ConfigServer::into_rpc(handlers.clone()))?;
     methods.merge(ConnectServer::into_rpc(handlers.clone()))?;
+    methods.merge(DeviceServer::into_rpc(handlers.clone()))?;
     methods.merge(EventsServer::into_rpc(handlers.clone()))?;
     methods.merge(GatewayServer::into_rpc(handlers.clone()))?;
     methods.merge(LogsServer::into_rpc(handlers.clone()))?;

@@ -19,26 +19,13 @@ use serde_json::{Value, json, value::RawValue};
 use super::{Shared, reply::Reply};
 use crate::{
     connection::Connection,
+    devices::{attempt::Protocol, record::Role},
     dispatcher::{Answer, Call},
     events::{Event, StateVersions},
 };
 
 /// How long one internal call of a wait method may take before it is made again.
 const WAIT_MS: u64 = 3_600_000;
-
-/// The version of the frame protocol that a connection negotiated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Protocol {
-    V3,
-    V4,
-}
-
-/// What a connection acts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Operator,
-    Node,
-}
 
 /// Whose frame it is, and who serves it.
 pub(crate) struct Peer<'a> {

@@ -3,48 +3,29 @@
 //! The checks are made in the recorded order: frame shape, params, protocol range, role, credential. A refusal has
 //! the recorded code, details, close code and reason (wire.md sections 4 and 12).
 
+use std::{ops::RangeInclusive, sync::Arc};
+
 use openclaw_schema::{
-    ErrorCode, RpcError, Scope, Scopes,
+    ErrorCode, Scope,
     events::EventName,
-    methods::connect::{ConnectMethod, ConnectParams},
+    methods::connect::{CLIENT_IDS, CLIENT_MODES, ConnectMethod, ConnectParams},
     problem::ParamProblem,
     types::TimestampMs,
 };
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{
-    Shared,
-    frames::{self, Protocol, Role},
+use super::Shared;
+use crate::{
+    connection::Connection,
+    context::millis,
+    devices::{
+        IssuedToken,
+        attempt::{ConnectAttempt, Peer, Protocol},
+        record::Role,
+        refusal::Refusal,
+    },
 };
-use crate::connection::Connection;
-
-/// The client programs that the frame protocol knows.
-const CLIENT_IDS: &[&str] = &[
-    "webchat-ui",
-    "openclaw-control-ui",
-    "openclaw-browser-copilot",
-    "openclaw-tui",
-    "webchat",
-    "cli",
-    "gateway-client",
-    "openclaw-macos",
-    "openclaw-linux",
-    "openclaw-ios",
-    "openclaw-watchos",
-    "openclaw-android",
-    "node-host",
-    "openclaw-worker",
-    "test",
-    "fingerprint",
-    "openclaw-probe",
-];
-
-/// The kinds of client that it knows.
-const CLIENT_MODES: &[&str] = &["webchat", "cli", "ui", "backend", "node", "worker", "probe", "test"];
-
-/// The longest close reason in bytes: a close frame holds 125, two of them for the code (RFC 6455 section 5.5).
-const MAX_REASON_BYTES: usize = 123;
 
 /// What the gateway sends first: a client that signs its `connect` signs this too.
 #[derive(Debug)]
@@ -80,111 +61,118 @@ impl Outcome {
     }
 
     /// Answered with an error, then closed with the same words.
-    fn refused(id: &str, error: &RpcError, protocol: Protocol, details: Option<Value>) -> Self {
-        let mut response: Value =
-            serde_json::from_str(&frames::failed(id, error, protocol)).expect("our own frame is JSON");
-        if let Some(details) = details.filter(|_| protocol == Protocol::V4) {
-            response["error"]["details"] = details;
+    fn refused(id: &str, refusal: &Refusal, protocol: Protocol) -> Self {
+        let mut error = json!({ "code": refusal.code, "message": refusal.message });
+        // wire.md section 13: protocol 3 has no details.
+        if let Some(details) = refusal.details.as_ref().filter(|_| protocol == Protocol::V4) {
+            error["details"] = json!(details);
         }
-        let mut reason = error.message.clone();
-        while reason.len() > MAX_REASON_BYTES {
-            reason.pop();
+        if let Some(wait) = refusal.retry_after {
+            error["retryable"] = json!(true);
+            error["retryAfterMs"] = json!(millis(wait));
         }
-        Self::Refused { response: Some(response.to_string()), code: CloseCode::Policy, reason }
+        Self::Refused {
+            response: Some(format!(r#"{{"type":"res","id":{id},"ok":false,"error":{error}}}"#)),
+            code: CloseCode::from(Refusal::CLOSE_CODE),
+            reason: refusal.close_reason(),
+        }
+    }
+
+    /// The client's range of protocols holds none of ours. Both ranges are named.
+    fn mismatch(id: &str, range: &RangeInclusive<u32>) -> Self {
+        let error = json!({
+            "code": ErrorCode::InvalidRequest,
+            "message": "protocol mismatch",
+            "details": {
+                "code": "PROTOCOL_MISMATCH",
+                "clientMinProtocol": range.start(),
+                "clientMaxProtocol": range.end(),
+                "expectedProtocol": 4,
+                "minimumProtocol": 3,
+                "minimumProbeProtocol": 3,
+            },
+        });
+        Self::Refused {
+            response: Some(format!(r#"{{"type":"res","id":{id},"ok":false,"error":{error}}}"#)),
+            code: CloseCode::Protocol,
+            reason: "protocol mismatch".to_owned(),
+        }
     }
 }
 
-/// Serves the first frame of a connection.
-pub(crate) fn connect(text: &str, shared: &Shared, connection: &Connection) -> Outcome {
-    let Ok(frame) = serde_json::from_str::<Value>(text) else {
-        return Outcome::closed(CloseCode::Normal, "");
-    };
+/// Serves the first frame of a connection. `from_browser` is whether a page in a browser is behind it.
+pub(crate) async fn connect(
+    text: String,
+    challenge: Challenge,
+    from_browser: bool,
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+) -> Outcome {
+    let Ok(frame) = serde_json::from_str::<Value>(&text) else { return Outcome::closed(CloseCode::Normal, "") };
     let id = &frame["id"];
     let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
     let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
         return Outcome::closed(CloseCode::Policy, "invalid request frame");
     };
     let id = id.to_string();
-    let invalid = |message: String| RpcError::new(ErrorCode::InvalidRequest, message);
+    let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
     if method != ConnectMethod::Connect.name() {
-        let error = invalid("invalid handshake: first request must be connect".to_owned());
-        return Outcome::refused(&id, &error, Protocol::V4, None);
+        return plain("invalid handshake: first request must be connect".to_owned());
     }
     let params = match params(&frame["params"]) {
         Ok(params) => params,
-        Err(fault) => {
-            let error = invalid(format!("invalid connect params: {fault}"));
-            return Outcome::refused(&id, &error, Protocol::V4, None);
+        Err(fault) => return plain(format!("invalid connect params: {fault}")),
+    };
+    let range = params.min_protocol.unwrap_or(0)..=params.max_protocol.unwrap_or(0);
+    let protocol = match (range.contains(&4), range.contains(&3)) {
+        (true, _) => Protocol::V4,
+        (false, true) => Protocol::V3,
+        (false, false) => return Outcome::mismatch(&id, &range),
+    };
+    let ip = connection.remote().ip().to_canonical();
+    let peer = Peer { remote_ip: ip, is_local: ip.is_loopback(), from_browser };
+    let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, peer) {
+        Ok(attempt) => shared.context.devices.authorize(&attempt).await.map(|grant| (attempt.role, grant)),
+        Err(refusal) => Err(refusal),
+    };
+    let (role, grant) = match granted {
+        Ok(granted) => granted,
+        Err(refusal) => {
+            tracing::warn!(remote = %connection.remote(), reason = refusal.message, "a caller was refused");
+            return Outcome::refused(&id, &refusal, protocol);
         }
     };
-    let (lowest, highest) = (params.min_protocol.unwrap_or(0), params.max_protocol.unwrap_or(0));
-    let protocol = match (lowest..=highest).contains(&4) {
-        true => Protocol::V4,
-        false if (lowest..=highest).contains(&3) => Protocol::V3,
-        false => {
-            let details = json!({
-                "code": "PROTOCOL_MISMATCH",
-                "clientMinProtocol": lowest,
-                "clientMaxProtocol": highest,
-                "expectedProtocol": 4,
-                "minimumProtocol": 3,
-                "minimumProbeProtocol": 3,
-            });
-            let error = invalid("protocol mismatch".to_owned());
-            return match Outcome::refused(&id, &error, Protocol::V4, Some(details)) {
-                Outcome::Refused { response, reason, .. } => {
-                    Outcome::Refused { response, code: CloseCode::Protocol, reason }
-                }
-                accepted @ Outcome::Accepted { .. } => accepted,
-            };
-        }
-    };
-    let role = match params.role.as_deref() {
-        None | Some("operator") => Role::Operator,
-        Some("node") => Role::Node,
-        Some(_) => return Outcome::refused(&id, &invalid("invalid role".to_owned()), protocol, None),
-    };
-    accept(&id, &params, protocol, role, shared, connection)
-}
-
-fn accept(
-    id: &str,
-    params: &ConnectParams,
-    protocol: Protocol,
-    role: Role,
-    shared: &Shared,
-    connection: &Connection,
-) -> Outcome {
-    let credential = params.auth.as_ref().and_then(|auth| auth.token.as_deref().or(auth.password.as_deref()));
-    // Names that the gateway does not know grant nothing, and are shown all the same (wire.md section 3).
-    let named = params.scopes.clone().unwrap_or_default();
-    let asked: Scopes = named.iter().filter_map(|name| Scope::from_name(name)).collect();
-    if let Err(refusal) = connection.authenticate(credential, Some(asked)) {
-        let error = RpcError::new(ErrorCode::InvalidRequest, refusal.to_string());
-        let details = json!({
-            "code": refusal.details_code(),
-            "authReason": refusal.reason(),
-            "canRetryWithDeviceToken": false,
-            "recommendedNextStep": "update_auth_credentials",
-        });
-        return Outcome::refused(id, &error, protocol, Some(details));
-    }
+    let (method, scopes, token) = (grant.credential.name(), grant.scopes.clone(), grant.device_token.clone());
+    connection.admit(grant);
     if let Some(client) = &params.client {
-        shared.context.connections.introduce(connection, client);
+        shared.context.connections.introduce(&connection, client);
     }
-    let payload = hello(&named, protocol, role, shared, connection);
+    let payload = hello(&Auth { method, role, scopes, token }, protocol, &shared, &connection);
     let hello = format!(r#"{{"type":"res","id":{id},"ok":true,"payload":{payload}}}"#);
     Outcome::Accepted { hello, protocol, role }
 }
 
-/// The payload of `hello-ok`, in the shape of the negotiated protocol (wire.md sections 3 and 13).
-fn hello(
-    scopes: &[String],
-    protocol: Protocol,
+/// What `hello-ok` says of the caller's rights.
+struct Auth {
+    method: &'static str,
     role: Role,
-    shared: &Shared,
-    connection: &Connection,
-) -> Value {
+    scopes: Vec<String>,
+    token: Option<IssuedToken>,
+}
+
+impl Auth {
+    fn json(&self) -> Value {
+        let mut auth = json!({ "method": self.method, "role": self.role.name(), "scopes": self.scopes });
+        if let Some(token) = &self.token {
+            auth["deviceToken"] = json!(token.value);
+            auth["issuedAtMs"] = json!(token.issued_at);
+        }
+        auth
+    }
+}
+
+/// The payload of `hello-ok`, in the shape of the negotiated protocol (wire.md sections 3 and 13).
+fn hello(auth: &Auth, protocol: Protocol, shared: &Shared, connection: &Connection) -> Value {
     let context = &shared.context;
     let reads = connection.scopes().allows(Scope::OperatorRead);
     let is_admin = connection.scopes().allows(Scope::OperatorAdmin);
@@ -227,13 +215,15 @@ fn hello(
         Protocol::V4 => {
             hello["server"]["bootId"] = json!(context.instance_id);
             hello["features"]["capabilities"] = json!([]);
-            hello["auth"] = json!({
-                "method": connection.auth_method().name(),
-                "role": if role == Role::Operator { "operator" } else { "node" },
-                "scopes": if role == Role::Operator { scopes } else { &[] },
-            });
+            hello["auth"] = auth.json();
         }
-        Protocol::V3 => hello["server"]["host"] = json!(context.hostname),
+        // wire.md section 13: what protocol 3 says of the caller's rights is its device's token.
+        Protocol::V3 => {
+            hello["server"]["host"] = json!(context.hostname);
+            if auth.token.is_some() {
+                hello["auth"] = auth.json();
+            }
+        }
     }
     hello
 }

@@ -383,6 +383,7 @@ fn upgrade(
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|protocol| protocol.trim() == JSONRPC_SUBPROTOCOL);
+    let from_browser = headers.contains_key(ORIGIN);
     let speaks_jsonrpc = offers_jsonrpc || request.uri().path() == RPC_PATH;
     if shared.dispatcher.refuses_calls() {
         let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
@@ -423,7 +424,7 @@ fn upgrade(
         let context = Arc::clone(&shared_for_task.context);
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
-        let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames() };
+        let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames(from_browser) };
         match upgraded.downcast::<TokioIo<Stream>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {

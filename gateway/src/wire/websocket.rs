@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,13 +28,17 @@ use tungstenite::{
 
 use super::{
     LINGER, Shared,
-    frames::{self, Protocol, Role},
+    frames,
     handshake::{self, Challenge, Outcome},
     jsonrpc,
     reply::Reply,
     socket::Socket,
 };
-use crate::{connection::Connection, dispatcher::Subscriptions};
+use crate::{
+    connection::Connection,
+    devices::{attempt::Protocol, live::DeviceLink, record::Role},
+    dispatcher::Subscriptions,
+};
 
 /// How many messages are read or items written before the other side has its turn.
 const TURN: usize = 64;
@@ -55,6 +60,8 @@ enum End {
     NotAuthenticated,
     /// The peer showed a wrong credential.
     Refused,
+    /// The device behind it is no longer trusted.
+    DeviceRemoved,
     /// The handshake of a frame connection failed, and the peer has been told.
     Handshake(CloseCode, String),
     /// The peer answers no ping.
@@ -73,6 +80,10 @@ impl End {
             Self::NotAuthenticated if frames => (CloseCode::Normal, "".into()),
             Self::Invalid(CloseCode::Size, _) if frames => (CloseCode::Size, "".into()),
             Self::Handshake(code, reason) => (*code, reason.clone().into()),
+            Self::DeviceRemoved => {
+                let (code, reason) = DeviceLink::REMOVED;
+                (code.into(), reason.into())
+            }
             Self::Stopping => (CloseCode::Restart, "service restart".into()),
             Self::SlowConsumer => (CloseCode::Again, "slow consumer: output was not taken in time".into()),
             Self::NotAuthenticated => (CloseCode::Policy, "no authentication in time".into()),
@@ -92,14 +103,17 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// OpenClaw frames, from the challenge on.
-    pub(super) fn frames() -> Self {
-        Self::Frames(Box::new(Frames { phase: Phase::Handshake(Challenge::new()), seq: 0, events: None }))
+    pub(super) fn frames(from_browser: bool) -> Self {
+        let phase = Phase::Challenged(Challenge::new());
+        Self::Frames(Box::new(Frames { phase, from_browser, seq: 0, events: None }))
     }
 }
 
 /// A connection that speaks OpenClaw frames.
 pub(super) struct Frames {
     phase: Phase,
+    /// Whether a page in a browser is behind it.
+    from_browser: bool,
     /// The number of the last event: they count from 1 without a hole (wire.md section 7).
     seq: u64,
     /// Events for this connection, without number and last brace.
@@ -107,7 +121,10 @@ pub(super) struct Frames {
 }
 
 enum Phase {
-    Handshake(Challenge),
+    /// The client has been challenged and is to send `connect`.
+    Challenged(Challenge),
+    /// Its `connect` is being decided about: nothing is read meanwhile.
+    Deciding(BoxFuture<'static, Outcome>),
     Open(Protocol, Role),
 }
 
@@ -207,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Begins: a frame client is challenged first.
     fn open(&mut self) {
         if let Dialect::Frames(frames) = &self.dialect
-            && let Phase::Handshake(challenge) = &frames.phase
+            && let Phase::Challenged(challenge) = &frames.phase
         {
             let event = challenge.event();
             self.dirty = true;
@@ -230,13 +247,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 // The peer takes nothing: no reading, no answers, no items until it does.
                 return self.check_time(cx);
             }
-            let mut worked = self.write_answers(cx)?;
+            let mut worked = self.end_handshake(cx)?;
+            worked |= self.write_answers(cx)?;
             worked |= self.write_items(cx)?;
             if self.draining {
                 if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
                     return Err(End::Stopping);
                 }
-            } else if self.queued_bytes < QUEUED_BYTES && self.has_room() {
+            } else if self.queued_bytes < QUEUED_BYTES && self.has_room() && !self.is_deciding() {
                 worked |= self.read(cx)?;
             }
             if !worked && !self.dirty {
@@ -308,8 +326,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let Some(events) = &mut frames.events else { break };
             match events.poll_recv(cx) {
                 Poll::Pending => break,
-                // The forwarder has given up: this peer lags behind what the gateway keeps for it.
-                Poll::Ready(None) => return Err(End::SlowConsumer),
+                // The forwarder has ended: the device is gone, or the peer lags behind what is kept for it.
+                Poll::Ready(None) => {
+                    let is_removed = self.connection.device().is_some_and(DeviceLink::is_removed);
+                    return Err(if is_removed { End::DeviceRemoved } else { End::SlowConsumer });
+                }
                 Poll::Ready(Some(event)) => {
                     frames.seq += 1;
                     let text = format!(r#"{event},"seq":{}}}"#, frames.seq);
@@ -353,7 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Message::Close(_) => return Err(self.closed_by_peer(cx)),
                 Message::Pong(_) | Message::Frame(_) => {}
             }
-            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() {
+            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() {
                 return Ok(true);
             }
         }
@@ -369,11 +390,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
         let reply = match &mut self.dialect {
             Dialect::JsonRpc => self.receive_jsonrpc(text),
-            Dialect::Frames(frames) => match frames.phase {
-                Phase::Handshake(_) => return self.shake_hands(cx, text),
+            Dialect::Frames(frames) => match &mut frames.phase {
                 Phase::Open(protocol, role) => {
                     let (shared, connection) = (&self.shared, &self.connection);
-                    frames::receive(text, &frames::Peer { shared, connection, protocol, role })
+                    frames::receive(text, &frames::Peer { shared, connection, protocol: *protocol, role: *role })
+                }
+                phase => {
+                    // A challenge is answered once: the one that is put in its place is never seen.
+                    if let Phase::Challenged(challenge) = phase {
+                        let challenge = std::mem::replace(challenge, Challenge::new());
+                        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
+                        let outcome =
+                            handshake::connect(text.to_owned(), challenge, frames.from_browser, shared, connection);
+                        *phase = Phase::Deciding(outcome.boxed());
+                    }
+                    Reply::nothing()
                 }
             },
         };
@@ -403,20 +434,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         jsonrpc::receive(text, &peer)
     }
 
-    /// Serves the first frame of a frame connection.
-    fn shake_hands(&mut self, cx: &Context<'_>, text: &str) -> Result<(), End> {
-        match handshake::connect(text, &self.shared, &self.connection) {
-            Outcome::Accepted { hello, protocol, role } => {
-                let events = forward_events(&self.shared, &self.connection);
-                if let Dialect::Frames(frames) = &mut self.dialect {
-                    frames.phase = Phase::Open(protocol, role);
-                    frames.events = Some(events);
-                }
+    fn is_deciding(&self) -> bool {
+        matches!(&self.dialect, Dialect::Frames(frames) if matches!(frames.phase, Phase::Deciding(_)))
+    }
+
+    /// Goes on when the handshake of a frame connection has been decided about.
+    fn end_handshake(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Dialect::Frames(frames) = &mut self.dialect else { return Ok(false) };
+        let Phase::Deciding(outcome) = &mut frames.phase else { return Ok(false) };
+        match outcome.as_mut().poll(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Outcome::Accepted { hello, protocol, role }) => {
+                frames.phase = Phase::Open(protocol, role);
+                frames.events = Some(forward_events(&self.shared, &self.connection));
                 self.queue(cx, hello)?;
                 self.admit();
-                Ok(())
+                Ok(true)
             }
-            Outcome::Refused { response, code, reason } => {
+            Poll::Ready(Outcome::Refused { response, code, reason }) => {
                 if let Some(response) = response {
                     self.queue(cx, response)?;
                     let _ = self.flush(cx);
@@ -515,9 +550,16 @@ fn forward_events(shared: &Shared, connection: &Arc<Connection>) -> mpsc::Receiv
     let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(async move {
         loop {
+            let removed = async {
+                match connection.device() {
+                    Some(device) => device.removed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let event = tokio::select! {
                 event = events.recv() => event,
                 () = sender.closed() => return,
+                () = removed => return,
             };
             let Ok(event) = event else { return };
             if let Some(text) = frames::event(&event, &connection, bus.versions())

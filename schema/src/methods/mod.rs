@@ -7,6 +7,7 @@ pub mod agents;
 pub mod chat;
 pub mod config;
 pub mod connect;
+pub mod device;
 pub mod events;
 pub mod gateway;
 pub mod logs;
@@ -23,6 +24,7 @@ pub const TABLES: &[&[MethodRecord]] = &[
     chat::ChatContract::METHODS,
     config::ConfigContract::METHODS,
     connect::ConnectContract::METHODS,
+    device::DeviceContract::METHODS,
     events::EventsContract::METHODS,
     gateway::GatewayContract::METHODS,
     logs::LogsContract::METHODS,
