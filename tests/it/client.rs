@@ -135,6 +135,7 @@ impl Typed {
                             .map(|health| drop(health.parse().expect("the snapshot has the declared shape"))),
                         GatewayMethod::Status => client.status(StatusParams::default()).await.map(drop),
                         GatewayMethod::SystemPresence => client.system_presence(NoParams {}).await.map(drop),
+                        GatewayMethod::LastHeartbeat => client.last_heartbeat(NoParams {}).await.map(drop),
                         GatewayMethod::GatewayIdentityGet => {
                             client.gateway_identity_get(NoParams {}).await.map(drop)
                         }
