@@ -17,12 +17,15 @@ use openclaw_schema::{
             AckStatus, AgentAbortParams, AgentContract, AgentMethod, AgentWaitParams, RunStatus, WaitStatus,
         },
         agents::AgentsMethod,
+        chat::ChatMethod,
+        config::ConfigMethod,
         connect::{ConnectMethod, ConnectParams},
         events::{EventsMethod, EventsSubscribeParams},
         gateway::{GatewayMethod, HealthParams, StatusParams},
         logs::{LogsFollowParams, LogsMethod, LogsTailParams},
         models::{ModelsListParams, ModelsMethod},
         rpc::RpcMethod,
+        sessions::{SessionsListParams, SessionsMethod},
     },
     types::{Bounded, NoParams, Text},
 };
@@ -43,23 +46,29 @@ pub(crate) fn typed_methods() -> BTreeSet<&'static str> {
 enum Typed {
     Agent(&'static [AgentMethod]),
     Agents(&'static [AgentsMethod]),
+    Chat(&'static [ChatMethod]),
+    Config(&'static [ConfigMethod]),
     Connect(&'static [ConnectMethod]),
     Events(&'static [EventsMethod]),
     Gateway(&'static [GatewayMethod]),
     Logs(&'static [LogsMethod]),
     Models(&'static [ModelsMethod]),
     Rpc(&'static [RpcMethod]),
+    Sessions(&'static [SessionsMethod]),
 }
 
 const ALL: &[Typed] = &[
     Typed::Agent(AgentMethod::ALL),
     Typed::Agents(AgentsMethod::ALL),
+    Typed::Chat(ChatMethod::ALL),
+    Typed::Config(ConfigMethod::ALL),
     Typed::Connect(ConnectMethod::ALL),
     Typed::Events(EventsMethod::ALL),
     Typed::Gateway(GatewayMethod::ALL),
     Typed::Logs(LogsMethod::ALL),
     Typed::Models(ModelsMethod::ALL),
     Typed::Rpc(RpcMethod::ALL),
+    Typed::Sessions(SessionsMethod::ALL),
 ];
 
 impl Typed {
@@ -67,12 +76,15 @@ impl Typed {
         match self {
             Self::Agent(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Agents(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Chat(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Config(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Connect(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Events(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Gateway(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Logs(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Models(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Rpc(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Sessions(methods) => methods.iter().map(|method| method.name()).collect(),
         }
     }
 
@@ -108,6 +120,51 @@ impl Typed {
                     calls.push((method.name(), called));
                 }
             }
+            Self::Chat(methods) => {
+                for method in methods {
+                    let called = match method {
+                        ChatMethod::ChatSend => {
+                            let key = new_idempotency_key();
+                            let params =
+                                json!({ "sessionKey": "main", "message": "hello", "idempotencyKey": key });
+                            client.chat_send(params_of(params)).await.map(drop)
+                        }
+                        ChatMethod::ChatAbort => {
+                            client.chat_abort(params_of(json!({ "sessionKey": "main" }))).await.map(drop)
+                        }
+                        ChatMethod::ChatHistory => {
+                            client.chat_history(params_of(json!({ "sessionKey": "main" }))).await.map(drop)
+                        }
+                    };
+                    calls.push((method.name(), called));
+                }
+            }
+            Self::Config(methods) => {
+                for method in methods {
+                    let called = match method {
+                        ConfigMethod::ConfigGet => client.config_get(NoParams {}).await.map(drop),
+                    };
+                    calls.push((method.name(), called));
+                }
+            }
+            Self::Sessions(methods) => {
+                for method in methods {
+                    let main = json!({ "key": "main" });
+                    let called = match method {
+                        SessionsMethod::SessionsList => {
+                            client.sessions_list(SessionsListParams::default()).await.map(drop)
+                        }
+                        SessionsMethod::SessionsResolve => {
+                            client.sessions_resolve(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsGet => client.sessions_get(params_of(main)).await.map(drop),
+                        SessionsMethod::SessionsAbort => {
+                            client.sessions_abort(params_of(main)).await.map(drop)
+                        }
+                    };
+                    calls.push((method.name(), called));
+                }
+            }
             Self::Connect(methods) => {
                 for method in methods {
                     let called = match method {
@@ -135,6 +192,7 @@ impl Typed {
                             .map(|health| drop(health.parse().expect("the snapshot has the declared shape"))),
                         GatewayMethod::Status => client.status(StatusParams::default()).await.map(drop),
                         GatewayMethod::SystemPresence => client.system_presence(NoParams {}).await.map(drop),
+                        GatewayMethod::LastHeartbeat => client.last_heartbeat(NoParams {}).await.map(drop),
                         GatewayMethod::GatewayIdentityGet => {
                             client.gateway_identity_get(NoParams {}).await.map(drop)
                         }
@@ -175,6 +233,10 @@ impl Typed {
         }
         calls
     }
+}
+
+fn params_of<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> T {
+    serde_json::from_value(params).expect("the params are valid")
 }
 
 async fn over_websocket(gateway: &TestGateway) -> Client {
