@@ -22,15 +22,17 @@ pub use schemars;
 /// The traits that a server implements, one per namespace.
 pub mod server {
     pub use crate::methods::{
-        agent::AgentServer, agents::AgentsServer, chat::ChatServer, config::ConfigServer, connect::ConnectServer, device::DeviceServer,
-        events::EventsServer, gateway::GatewayServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer, sessions::SessionsServer,
+        agent::AgentServer, agents::AgentsServer, chat::ChatServer, config::ConfigServer,
+        connect::ConnectServer, device::DeviceServer, events::EventsServer, gateway::GatewayServer,
+        logs::LogsServer, models::ModelsServer, rpc::RpcServer, sessions::SessionsServer,
     };
 }
 
 /// The typed calls, available on every jsonrpsee client once imported: `use openclaw_schema::client::*`.
 pub mod client {
     pub use crate::methods::{
-        agent::AgentClient, agents::AgentsClient, chat::ChatClient, config::ConfigClient, connect::ConnectClient, device::DeviceClient,
-        events::EventsClient, gateway::GatewayClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient, sessions::SessionsClient,
+        agent::AgentClient, agents::AgentsClient, chat::ChatClient, config::ConfigClient,
+        connect::ConnectClient, device::DeviceClient, events::EventsClient, gateway::GatewayClient,
+        logs::LogsClient, models::ModelsClient, rpc::RpcClient, sessions::SessionsClient,
     };
 }

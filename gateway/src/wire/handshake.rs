@@ -108,7 +108,9 @@ pub(crate) async fn connect(
     shared: Arc<Shared>,
     connection: Arc<Connection>,
 ) -> Outcome {
-    let Ok(frame) = serde_json::from_str::<Value>(&text) else { return Outcome::closed(CloseCode::Normal, "") };
+    let Ok(frame) = serde_json::from_str::<Value>(&text) else {
+        return Outcome::closed(CloseCode::Normal, "");
+    };
     let id = &frame["id"];
     let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
     let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
@@ -132,16 +134,18 @@ pub(crate) async fn connect(
     let ip = connection.remote().ip().to_canonical();
     let peer = Peer { remote_ip: ip, is_local: ip.is_loopback(), from_browser };
     let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, peer) {
-        Ok(attempt) => shared.context.devices.authorize(&attempt).await.map(|grant| (attempt.role, grant)),
+        Ok(attempt) => shared.context.devices.authorize(&attempt).await,
         Err(refusal) => Err(refusal),
     };
-    let (role, grant) = match granted {
-        Ok(granted) => granted,
+    let grant = match granted {
+        Ok(grant) => grant,
         Err(refusal) => {
             tracing::warn!(remote = %connection.remote(), reason = refusal.message, "a caller was refused");
             return Outcome::refused(&id, &refusal, protocol);
         }
     };
+    tracing::debug!(connection = connection.id(), device = grant.device_id, "a frame client is in");
+    let role = grant.role;
     let (method, scopes, token) = (grant.credential.name(), grant.scopes.clone(), grant.device_token.clone());
     connection.admit(grant);
     if let Some(client) = &params.client {
@@ -295,8 +299,8 @@ fn recorded_words(problem: &ParamProblem) -> String {
 mod tests {
     use super::*;
 
-    fn fault(params: Value) -> String {
-        super::params(&params).expect_err("the params are wrong")
+    fn fault(params: &Value) -> String {
+        super::params(params).expect_err("the params are wrong")
     }
 
     fn good() -> Value {
@@ -316,19 +320,19 @@ mod tests {
             params
         };
         assert!(super::params(&good()).is_ok());
-        assert_eq!(fault(Value::Null), "must be object");
-        assert_eq!(fault(json!({})), "must have required property 'minProtocol'");
-        assert_eq!(fault(with("/foo", json!(1))), "at root: unexpected property 'foo'");
-        assert_eq!(fault(with("/auth", json!({ "foo": 1 }))), "at /auth: unexpected property 'foo'");
+        assert_eq!(fault(&Value::Null), "must be object");
+        assert_eq!(fault(&json!({})), "must have required property 'minProtocol'");
+        assert_eq!(fault(&with("/foo", json!(1))), "at root: unexpected property 'foo'");
+        assert_eq!(fault(&with("/auth", json!({ "foo": 1 }))), "at /auth: unexpected property 'foo'");
         assert_eq!(
-            fault(with("/client/id", json!("acme"))),
+            fault(&with("/client/id", json!("acme"))),
             "at /client/id: must be equal to one of the allowed values"
         );
         assert_eq!(
-            fault(with("/client/mode", json!("operator"))),
+            fault(&with("/client/mode", json!("operator"))),
             "at /client/mode: must be equal to one of the allowed values"
         );
-        assert_eq!(fault(with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
-        assert_eq!(fault(with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
+        assert_eq!(fault(&with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
+        assert_eq!(fault(&with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
     }
 }

@@ -20,8 +20,9 @@ use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER,
+        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        WWW_AUTHENTICATE,
     },
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -39,6 +40,8 @@ use super::{
 };
 use crate::{
     connection::{Connection, Transport},
+    context::millis,
+    lockout::{CredentialKind, Guesser},
     settings::Limits,
 };
 
@@ -318,13 +321,38 @@ fn caller(
             }
         },
     };
+    let lockout = shared.context.devices.lockout();
+    let guesser = Guesser { ip: remote.ip().to_canonical(), from_browser: headers.contains_key(ORIGIN) };
+    if credential.is_some()
+        && let Some(wait) = lockout.retry_after(guesser, CredentialKind::Secret)
+    {
+        return Err(locked_out(wait).into());
+    }
     match connection.authenticate(credential, asked) {
         Err(refusal) if credential.is_some() => {
+            lockout.failed(guesser, CredentialKind::Secret);
             tracing::warn!(%remote, reason = %refusal, "a caller was refused");
             Err(unauthorized(&refusal.to_string()).into())
         }
+        Ok(_) if credential.is_some() => {
+            lockout.succeeded(guesser, CredentialKind::Secret);
+            Ok(connection)
+        }
         _ => Ok(connection),
     }
+}
+
+/// Too many attempts from this address failed: wire.md section 4.
+fn locked_out(wait: Duration) -> Response {
+    let mut error = RpcError::new(
+        ErrorCode::Unauthorized,
+        "unauthorized: too many failed authentication attempts (retry later)",
+    );
+    error.data.retryable = true;
+    error.data.retry_after_ms = Some(millis(wait));
+    let mut response = error_response(StatusCode::TOO_MANY_REQUESTS, error);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    response
 }
 
 /// The token of `Bearer <token>` (RFC 6750 section 2.1; the scheme in any case).

@@ -8,7 +8,7 @@ pub(crate) struct Reply {
     /// A text that is there.
     pub(crate) now: Option<String>,
     /// What follows it.
-    pub(crate) later: Option<BoxFuture<'static, Reply>>,
+    pub(crate) later: Option<BoxFuture<'static, Self>>,
 }
 
 impl Reply {

@@ -27,8 +27,7 @@ use tungstenite::{
 };
 
 use super::{
-    LINGER, Shared,
-    frames,
+    LINGER, Shared, frames,
     handshake::{self, Challenge, Outcome},
     jsonrpc,
     reply::Reply,
@@ -393,15 +392,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Dialect::Frames(frames) => match &mut frames.phase {
                 Phase::Open(protocol, role) => {
                     let (shared, connection) = (&self.shared, &self.connection);
-                    frames::receive(text, &frames::Peer { shared, connection, protocol: *protocol, role: *role })
+                    frames::receive(
+                        text,
+                        &frames::Peer { shared, connection, protocol: *protocol, role: *role },
+                    )
                 }
                 phase => {
                     // A challenge is answered once: the one that is put in its place is never seen.
                     if let Phase::Challenged(challenge) = phase {
                         let challenge = std::mem::replace(challenge, Challenge::new());
                         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-                        let outcome =
-                            handshake::connect(text.to_owned(), challenge, frames.from_browser, shared, connection);
+                        let outcome = handshake::connect(
+                            text.to_owned(),
+                            challenge,
+                            frames.from_browser,
+                            shared,
+                            connection,
+                        );
                         *phase = Phase::Deciding(outcome.boxed());
                     }
                     Reply::nothing()
