@@ -5,6 +5,7 @@
 //! This is the only file that leans on the internals of jsonrpsee-core.
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,6 +25,7 @@ use jsonrpsee::{
 };
 use openclaw_schema::{
     ErrorCode, RpcError, contract::MethodRecord, document::Api, methods::connect::ConnectMethod, problem,
+    types::SubscriptionId,
 };
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -93,6 +95,13 @@ impl CallCounts {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// Waits until no call is pending.
+    pub(crate) async fn ended(&self) {
+        while self.pending() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Calls whose answer is yet to come.
     pub(crate) fn pending(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
@@ -148,6 +157,11 @@ impl Dispatcher {
     /// Refuses calls from now on; those in flight go on.
     pub(crate) fn refuse_calls(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the gateway drains: calls are refused.
+    pub(crate) fn refuses_calls(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     pub(crate) fn calls(&self) -> &Arc<CallCounts> {
@@ -217,7 +231,14 @@ impl Dispatcher {
                     Ok(callback(id.clone(), Params::new(Some(&positional)), sink, state, extensions))
                 });
                 match started {
-                    Ok(future) => Answer::Pending(future),
+                    Ok(future) => {
+                        let (id, max_response_bytes) = (id.clone().into_owned(), self.max_response_bytes);
+                        Answer::Pending(
+                            future
+                                .map(move |response| ours(record, max_response_bytes, &id, response))
+                                .boxed(),
+                        )
+                    }
                     Err(error) => refused(id.clone(), error),
                 }
             }
@@ -235,18 +256,22 @@ impl Dispatcher {
         match guarded {
             Ok(Answer::Ready(response)) => Answer::Ready(self.mended(record, params, id, response)),
             Ok(pending) => pending,
-            Err(_) => refused(id, panicked(record)),
+            Err(panic) => refused(id, panicked(record, &*panic)),
         }
     }
 
     /// Finds the method and checks that the caller may call it.
     fn admit(&self, method: &str, connection: &Connection) -> Result<&Entry, RpcError> {
         let entry = self.entries.get(method);
+        // One guess per connection, also where the rest of a batch holds more.
+        if connection.is_refused() {
+            return Err(RpcError::unauthorized("unauthorized: this connection has shown a wrong credential"));
+        }
         if !connection.is_authenticated() && !entry.is_some_and(|entry| entry.open) {
             let message = "unauthorized: send `Authorization: Bearer …`, or call `connect` first";
             return Err(RpcError::unauthorized(message));
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.refuses_calls() {
             // wire.md section 10: what a draining gateway answers, whatever the method.
             let mut error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
             error.data.retry_after_ms = Some(1000);
@@ -284,6 +309,7 @@ impl Dispatcher {
         let deadline = (!record.long_poll).then(|| asked.min(self.call_timeout));
         let guarded = AssertUnwindSafe(future).catch_unwind();
         let pending = PendingCall::new(&self.calls);
+        let max_response_bytes = self.max_response_bytes;
         async move {
             let _pending = pending;
             let outcome = match deadline {
@@ -295,12 +321,15 @@ impl Dispatcher {
                 },
                 None => guarded.await,
             };
-            outcome.unwrap_or_else(|_| MethodResponse::error(id, ErrorObjectOwned::from(panicked(record))))
+            match outcome {
+                Ok(response) => ours(record, max_response_bytes, &id, response),
+                Err(panic) => MethodResponse::error(id, ErrorObjectOwned::from(panicked(record, &*panic))),
+            }
         }
         .boxed()
     }
 
-    /// Puts our errors in the place of jsonrpsee's own.
+    /// Puts our errors in the place of jsonrpsee's own, those about params included.
     fn mended(
         &self,
         record: &'static MethodRecord,
@@ -308,23 +337,42 @@ impl Dispatcher {
         id: Id<'_>,
         response: MethodResponse,
     ) -> MethodResponse {
-        let error = match response.as_error_code() {
-            None => return response,
-            Some(number) if number == ErrorCode::InvalidParams.number() => {
-                match (record.params.check)(params) {
-                    Err(problem) => problem.into_error(record.name),
-                    Ok(()) => return response,
-                }
-            }
-            Some(jsonrpsee::types::error::OVERSIZED_RESPONSE_CODE) => RpcError::new(
-                ErrorCode::LimitExceeded,
-                format!("the result of {} is larger than {} bytes", record.name, self.max_response_bytes),
-            ),
-            Some(_) => return response,
-        };
-        MethodResponse::error(id, ErrorObjectOwned::from(error))
+        if response.as_error_code() == Some(ErrorCode::InvalidParams.number())
+            && let Err(problem) = (record.params.check)(params)
+        {
+            return MethodResponse::error(id, ErrorObjectOwned::from(problem.into_error(record.name)));
+        }
+        ours(record, self.max_response_bytes, &id, response)
     }
 }
+
+/// Puts our errors in the place of those that jsonrpsee makes of a result or of a handler that broke.
+fn ours(
+    record: &'static MethodRecord,
+    max_response_bytes: usize,
+    id: &Id<'_>,
+    response: MethodResponse,
+) -> MethodResponse {
+    let error = match response.as_error_code() {
+        None => return response,
+        Some(jsonrpsee::types::error::OVERSIZED_RESPONSE_CODE) => RpcError::new(
+            ErrorCode::LimitExceeded,
+            format!("the result of {} is larger than {max_response_bytes} bytes", record.name),
+        ),
+        // What jsonrpsee answers, without an id even, when a handler panicked in a task of jsonrpsee's own, or dropped
+        // its subscription unaccepted.
+        Some(jsonrpsee::types::error::INTERNAL_ERROR_CODE)
+            if response.as_json().get().ends_with(PLAIN_INTERNAL_ERROR) =>
+        {
+            broken(record, "it panicked in a task of its own, or ended without an answer")
+        }
+        Some(_) => return response,
+    };
+    MethodResponse::error(id.clone(), ErrorObjectOwned::from(error))
+}
+
+/// The end of jsonrpsee's own internal error.
+const PLAIN_INTERNAL_ERROR: &str = r#""error":{"code":-32603,"message":"Internal error"}}"#;
 
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -377,25 +425,25 @@ fn by_name(record: &MethodRecord, params: &str) -> Result<String, RpcError> {
     Ok(String::new())
 }
 
-/// `{"subscription": id}`, or `[id]`, which jsonrpsee's own client sends past every middleware.
+/// `{"subscription": id}`, or `[id]`, which jsonrpsee's own client sends past every middleware. Read here, because
+/// jsonrpsee takes what is no id for one that is not there.
 fn unsubscribe_params(params: &str) -> Result<String, problem::ParamProblem> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Unsubscribe<'a> {
-        #[serde(borrow)]
-        subscription: &'a RawValue,
+    struct Unsubscribe {
+        subscription: SubscriptionId,
     }
-    if params.trim_ascii_start().starts_with('[') {
-        return Ok(params.to_owned());
-    }
-    serde_json::from_str::<Unsubscribe<'_>>(params)
-        .map(|unsubscribe| format!("[{}]", unsubscribe.subscription.get()))
-        .map_err(|_| problem::ParamProblem {
-            path: String::new(),
-            reason: "expected {\"subscription\": <id>}".to_owned(),
-            allowed: vec!["subscription".to_owned()],
-            nearest: None,
-        })
+    let id = if params.trim_ascii_start().starts_with('[') {
+        serde_json::from_str::<[SubscriptionId; 1]>(params).map(|[id]| id)
+    } else {
+        serde_json::from_str::<Unsubscribe>(params).map(|unsubscribe| unsubscribe.subscription)
+    };
+    id.and_then(|id| serde_json::to_string(&[id])).map_err(|_| problem::ParamProblem {
+        path: String::new(),
+        reason: "expected {\"subscription\": <id>}".to_owned(),
+        allowed: vec!["subscription".to_owned()],
+        nearest: None,
+    })
 }
 
 fn subscription_room(
@@ -442,9 +490,16 @@ fn expired(record: &MethodRecord, deadline: Duration) -> RpcError {
 }
 
 #[cold]
-fn panicked(record: &MethodRecord) -> RpcError {
+fn panicked(record: &MethodRecord, panic: &(dyn Any + Send)) -> RpcError {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    broken(record, message.unwrap_or("it panicked without a message"))
+}
+
+/// The answer for a handler that broke. The cause is for the log alone.
+fn broken(record: &MethodRecord, cause: &str) -> RpcError {
     let correlation_id = uuid::Uuid::now_v7().to_string();
-    tracing::error!(method = record.name, correlation_id, "a handler panicked");
+    tracing::error!(method = record.name, correlation_id, cause, "a handler panicked");
     let mut error = RpcError::new(ErrorCode::Internal, "internal error; the gateway's log has the cause");
     error.data.method = Some(record.name.to_owned());
     error.data.correlation_id = Some(correlation_id);

@@ -81,16 +81,20 @@ impl Gateway {
     /// closes every connection with 1012.
     pub async fn shutdown(mut self, reason: &str) {
         let drain_timeout = self.shared.limits.drain_timeout;
+        let begun = tokio::time::Instant::now();
         self.shared.dispatcher.refuse_calls();
         self.context.runs.drain(drain_timeout).await;
+        let calls = self.shared.dispatcher.calls();
+        if tokio::time::timeout_at(begun + drain_timeout, calls.ended()).await.is_err() {
+            tracing::warn!(calls = calls.pending(), "calls that did not end in time are cut");
+        }
         let event = ShutdownEvent { reason: reason.to_owned(), restart_expected_ms: None };
         self.context.events.publish(EventName::Shutdown, &event, None);
         self.context.events.delivered(Duration::from_millis(200)).await;
         self.shared.stopping.cancel();
         self.shared.tasks.close();
-        // Connections bound their own drain and close; this bounds what goes wrong there.
-        let bound = drain_timeout + Duration::from_secs(3);
-        if tokio::time::timeout(bound, self.shared.tasks.wait()).await.is_err() {
+        // Connections bound their own close; this bounds what goes wrong there.
+        if tokio::time::timeout(Duration::from_secs(3), self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("connections did not close in time");
         }
         for task in self.tasks.drain(..) {
@@ -102,6 +106,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
+        self.shared.gone.cancel();
         for task in &self.tasks {
             task.abort();
         }

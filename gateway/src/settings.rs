@@ -74,6 +74,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long the header of an HTTP request may take, silence included.
     pub header_timeout: Duration,
+    /// How long the body of an HTTP request may bring nothing new.
+    pub body_timeout: Duration,
     /// How many calls one connection may have in flight; more are read when some are answered.
     pub max_in_flight: usize,
     /// How many requests one batch may hold.
@@ -104,6 +106,7 @@ impl Default for Limits {
             max_unauthenticated: 64,
             max_connections: 16_384,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
             max_in_flight: 256,
             max_batch: 100,
             max_subscriptions: 64,

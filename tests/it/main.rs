@@ -1,1 +1,22 @@
-//! the suite
+//! The cross-crate suite: one binary, so that everything links once. `tests/README.md` says how to work with it.
+
+/// Who may do what: credentials, scopes, origins, bounds before authentication.
+mod auth;
+/// The Rust client against the real gateway, over both transports.
+mod client;
+/// What is published is what is served: declarations, examples, names.
+mod contract;
+/// Generated files are what the sources make.
+mod drift;
+/// A contract of an embedding program beside the core one.
+mod embedding;
+/// JSON-RPC 2.0 envelopes, the same table over WebSocket and HTTP.
+mod envelopes;
+/// Subscriptions: events, presence, runs, the log, shutdown.
+mod events;
+/// HTTP around the calls: probes, the document, upgrades, bounds.
+mod http;
+/// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
+mod robustness;
+/// Rules about the sources themselves.
+mod tidy;

@@ -1,8 +1,17 @@
 //! Gateways to test against: in process, on a free port of loopback, in a directory of their own.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::HeaderMap;
+use hyper_util::rt::TokioIo;
 use openclaw_gateway::{
     Gateway, GatewayBuilder,
     logs::LogReader,
@@ -19,6 +28,28 @@ use tokio_tungstenite::{
 
 /// The token of every gateway of the suite.
 pub const TOKEN: &str = "test-token";
+
+/// How long anything may take that is expected to happen, on a machine that is busy with other things. What takes
+/// longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What differs from run to run or from machine to machine in wire texts, and what snapshots show instead: regular
+/// expressions over compact JSON.
+pub const FILTERS: &[(&str, &str)] = &[
+    (r#""(ts|acceptedAt|startedAt|endedAt|updatedAt|timestamp)":\d+"#, r#""$1":"[time]""#),
+    (r#"\\"time\\":\\"[^"\\]*\\""#, r#"\"time\":\"[time]\""#),
+    (r#""(durationMs|uptimeMs|age)":\d+"#, r#""$1":"[duration]""#),
+    (r#""(memoryBytes|memoryTotalBytes|memoryFreeBytes)":\d+"#, r#""$1":"[bytes]""#),
+    (r#""(pid|port|cpuCount)":\d+"#, r#""$1":"[$1]""#),
+    (r#""loadAverage":\[[^\]]*\]"#, r#""loadAverage":"[load]""#),
+    (r#""(host|hostname|machineName)":"[^"]*""#, r#""$1":"[host]""#),
+    (r#""text":"Gateway: [^"]*""#, r#""text":"Gateway: [host]""#),
+    (r#""(release|osLabel|arch|platform)":"[^"]*""#, r#""$1":"[$1]""#),
+    (r#""(version|runtimeVersion)":"[^"]*""#, r#""$1":"[version]""#),
+    (r#""(deviceId|publicKey|processInstanceId|correlationId)":"[^"]*""#, r#""$1":"[$1]""#),
+    (r#""(subscription|result)":\d+"#, r#""$1":"[subscription]""#),
+    (r#""[^"]*/\.tmp[A-Za-z0-9]+/"#, r#""[directory]/"#),
+];
 
 /// Settings of a gateway on a free port of loopback, whose files lie in `directory`.
 #[must_use]
@@ -46,6 +77,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
 #[derive(Debug)]
 pub struct TestGateway {
     gateway: Gateway,
+    log_file: PathBuf,
     directory: TempDir,
 }
 
@@ -67,10 +99,11 @@ impl TestGateway {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let mut settings = settings(directory.path(), TOKEN);
         change(&mut settings);
-        let reader = LogReader::new(settings.log_file.clone());
+        let log_file = settings.log_file.clone();
+        let reader = LogReader::new(log_file.clone());
         let builder = build(Gateway::builder(settings).log(reader));
         let gateway = builder.start().await.expect("the gateway starts");
-        Self { gateway, directory }
+        Self { gateway, log_file, directory }
     }
 
     /// A gateway with other bounds.
@@ -96,6 +129,12 @@ impl TestGateway {
         self.directory.path()
     }
 
+    /// The log file that it serves. Nothing writes to it but the test.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log_file
+    }
+
     /// Stops it as a signal would.
     pub async fn shutdown(self) {
         self.gateway.shutdown("gateway stopping").await;
@@ -107,18 +146,26 @@ impl TestGateway {
     }
 
     /// Posts a text to `/rpc` with these headers and no others.
-    ///
-    /// # Panics
-    ///
-    /// When there is no HTTP answer.
     pub async fn post_with(&self, text: impl Into<String>, headers: &[(&str, &str)]) -> (u16, String) {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
-        let mut request = client.post(format!("http://{}/rpc", self.address())).body(text.into());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.expect("the gateway answers");
-        (response.status().as_u16(), response.text().await.expect("the answer is text"))
+        let answer = self.http("POST", "/rpc", headers, text.into()).await;
+        (answer.status, answer.text())
+    }
+
+    /// Makes an HTTP request; see [`Peer::http`].
+    pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> HttpAnswer {
+        self.peer().http(method, path, headers, body).await
+    }
+
+    /// The way to it, which outlives it.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer { address: self.address() }
     }
 
     /// Calls a method over HTTP and gives the response object.
@@ -163,6 +210,96 @@ impl TestGateway {
     }
 }
 
+/// The way to a gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    address: SocketAddr,
+}
+
+impl Peer {
+    /// Makes an HTTP request with these headers and no others; `host` is the gateway's unless it is among them.
+    ///
+    /// # Panics
+    ///
+    /// When there is no HTTP answer.
+    pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> HttpAnswer {
+        let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("the gateway speaks HTTP");
+        let connection = tokio::spawn(connection);
+        let mut request = hyper::Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", self.address.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).expect("the request is well formed");
+        let response = soon(sender.send_request(request)).await.expect("the gateway answers");
+        let (parts, body) = response.into_parts();
+        let body = soon(body.collect()).await.expect("the answer is whole").to_bytes();
+        connection.abort();
+        HttpAnswer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+}
+
+/// A text with blanks behind it, up to so many bytes: a larger message that says the same.
+#[must_use]
+pub fn padded(text: &str, bytes: usize) -> String {
+    text.to_owned() + &" ".repeat(bytes.saturating_sub(text.len()))
+}
+
+/// Waits for what is expected to happen.
+///
+/// # Panics
+///
+/// When it does not happen within [`PATIENCE`].
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("what is expected happens in time")
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl HttpAnswer {
+    /// The body as text; bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    ///
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    /// A header; empty when it is absent.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
 /// A WebSocket without any client library on top: what is sent is what is written.
 #[derive(Debug)]
 pub struct Socket {
@@ -191,7 +328,7 @@ impl Socket {
     /// The next text; `None` when the connection has ended.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            match self.stream.next().await? {
+            match soon(self.stream.next()).await? {
                 Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
                 Ok(Message::Close(_)) | Err(_) => return None,
                 Ok(_) => {}
@@ -218,7 +355,7 @@ impl Socket {
     /// How the gateway closes the connection: its close frame, or `None` when there was none.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         loop {
-            match self.stream.next().await? {
+            match soon(self.stream.next()).await? {
                 Ok(Message::Close(frame)) => return frame,
                 Err(_) => return None,
                 Ok(_) => {}

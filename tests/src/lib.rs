@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
 
 pub mod harness;
+pub mod hazards;
 pub mod servers;

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -28,14 +29,18 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use openclaw_schema::{ErrorCode, RpcError, Scope, Scopes};
 use serde_json::json;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Shared,
     jsonrpc::{self, Peer, Reply},
+    stream::Stream,
     websocket,
 };
-use crate::connection::{Connection, Transport};
+use crate::{
+    connection::{Connection, Transport},
+    settings::Limits,
+};
 
 /// The path of JSON-RPC, over POST and over WebSocket.
 const RPC_PATH: &str = "/rpc";
@@ -140,7 +145,7 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
 
 /// wire.md section 11: 503 while the gateway drains.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let draining = shared.stopping.is_cancelled();
+    let draining = shared.dispatcher.refuses_calls();
     let failing: &[&str] = if draining { &["gateway-draining"] } else { &[] };
     let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = json!({ "ready": !draining, "failing": failing, "uptimeMs": shared.context.uptime_ms() });
@@ -148,7 +153,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn started(State(shared): State<Arc<Shared>>) -> Response {
-    let draining = shared.stopping.is_cancelled();
+    let draining = shared.dispatcher.refuses_calls();
     let (status, word) =
         if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "started") };
     let version = env!("CARGO_PKG_VERSION");
@@ -178,18 +183,26 @@ async fn rpc(
         return unauthorized(&refusal.to_string());
     }
     let limits = &shared.limits;
-    let body = match Limited::new(request.into_body(), limits.max_payload_bytes).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let body = match read_body(request.into_body(), limits).await {
+        Ok(body) => body,
+        Err(BodyError::TooLarge) => {
             let message = format!("a request may have {} bytes at most", limits.max_payload_bytes);
             return error_response(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 RpcError::new(ErrorCode::LimitExceeded, message),
             );
         }
-        Err(_) => {
+        Err(BodyError::Ended) => {
             let error = RpcError::new(ErrorCode::InvalidRequest, "the request body ended early");
             return error_response(StatusCode::BAD_REQUEST, error);
+        }
+        Err(BodyError::Stalled) => {
+            let message =
+                format!("nothing of the request body came for {} ms", limits.body_timeout.as_millis());
+            let error = RpcError::new(ErrorCode::DeadlineExceeded, message);
+            let mut response = error_response(StatusCode::REQUEST_TIMEOUT, error);
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return response;
         }
     };
     let Ok(text) = std::str::from_utf8(&body) else {
@@ -209,6 +222,36 @@ async fn rpc(
         Reply::Pending(answer) => answer.await,
     };
     answer.map_or_else(|| StatusCode::NO_CONTENT.into_response(), json_response)
+}
+
+/// Why there is no request body.
+enum BodyError {
+    TooLarge,
+    Ended,
+    Stalled,
+}
+
+/// The whole body, of a sender that keeps sending.
+async fn read_body(body: Body, limits: &Limits) -> Result<Bytes, BodyError> {
+    let mut body = Limited::new(body, limits.max_payload_bytes);
+    let mut read = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) =
+        timeout(limits.body_timeout, body.frame()).await.map_err(|_| BodyError::Stalled)?
+    {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() { BodyError::TooLarge } else { BodyError::Ended }
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        // Most bodies come in one piece, which is not copied.
+        if read.is_empty() && joined.is_empty() {
+            read = data;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut read));
+            joined.extend_from_slice(&data);
+        }
+    }
+    Ok(if joined.is_empty() { read } else { joined.freeze() })
 }
 
 fn json_response(text: String) -> Response {
@@ -346,7 +389,7 @@ fn upgrade(
         let message = "this gateway does not serve OpenClaw frames yet: connect to /rpc, or offer the subprotocol jsonrpc";
         return Err(refuse(StatusCode::NOT_IMPLEMENTED, message));
     }
-    if shared.stopping.is_cancelled() {
+    if shared.dispatcher.refuses_calls() {
         let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
         return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
     }
@@ -373,15 +416,15 @@ fn upgrade(
         let context = Arc::clone(&shared_for_task.context);
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
+        match upgraded.downcast::<TokioIo<Stream>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {
-                let stream = parts.io.into_inner();
-                websocket::serve(stream, &parts.read_buf, connection, shared_for_task, unauthenticated).await;
+                let stream = parts.io.into_inner().into_inner();
+                websocket::serve(stream, parts.read_buf, connection, shared_for_task, unauthenticated).await;
             }
             Err(upgraded) => {
                 let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
-                websocket::serve(stream, &[], connection, shared_for_task, unauthenticated).await;
+                websocket::serve(stream, Bytes::new(), connection, shared_for_task, unauthenticated).await;
             }
         }
         drop(permit);

@@ -345,6 +345,10 @@ fn diagnosis(text: &str) -> String {
         Ok(Members(members)) => members,
         Err(_) => {
             let error = match serde_json::from_str::<&RawValue>(text) {
+                // A lone surrogate, written as an escape, is JSON and no text.
+                Ok(object) if object.get().starts_with('{') => {
+                    invalid("the name of a member must be Unicode text")
+                }
                 Ok(_) => invalid("a request must be an object"),
                 Err(error) => parse_error(&error),
             };
@@ -369,6 +373,8 @@ fn diagnosis(text: &str) -> String {
         invalid("`jsonrpc` must be \"2.0\"")
     } else if values("method").is_empty() {
         invalid("`method` is missing")
+    } else if matches!(values("method")[..], [given] if given.starts_with('"')) {
+        invalid("`method` must be Unicode text")
     } else {
         invalid("`method` must be a string")
     };

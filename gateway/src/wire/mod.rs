@@ -5,6 +5,7 @@
 pub(crate) mod http;
 pub(crate) mod jsonrpc;
 mod socket;
+mod stream;
 mod websocket;
 
 use std::{
@@ -26,10 +27,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::stream::Stream;
 use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits};
 
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection has, once the gateway stops, to write answers that are there. Calls in flight have been
+/// waited for by then.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -41,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) document: bytes::Bytes,
     /// Cancelled when the gateway stops: connections finish their calls and close.
     pub(crate) stopping: CancellationToken,
+    /// Cancelled when the gateway is gone: connections close at once, calls in flight or not.
+    pub(crate) gone: CancellationToken,
     /// The tasks of the connections.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: Arc<Semaphore>,
@@ -62,6 +69,7 @@ impl Shared {
             context,
             document,
             stopping: CancellationToken::new(),
+            gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             unauthenticated: Arc::new(Semaphore::new(limits.max_unauthenticated)),
@@ -101,6 +109,7 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
+    let stream = Stream::new(stream, shared.limits.send_timeout);
     let service = http::Service::new(Arc::clone(shared), remote, router, permit);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -109,14 +118,20 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
         .max_buf_size(64 * 1024);
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
-    let stopping = shared.stopping.clone();
+    let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
     shared.tasks.spawn(async move {
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = tokio::time::timeout(LINGER, connection) => match ended {
+                        Ok(result) => result,
+                        Err(_) => return tracing::debug!(%remote, "an HTTP connection was cut"),
+                    },
+                    () = gone.cancelled() => return,
+                }
             }
         };
         if let Err(error) = result {

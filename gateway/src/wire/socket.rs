@@ -12,7 +12,13 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tungstenite::{
     Error, Message, WebSocket,
-    protocol::{CloseFrame, Role, WebSocketConfig},
+    protocol::{
+        CloseFrame, Role, WebSocketConfig,
+        frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
 };
 
 use crate::settings::Limits;
@@ -21,10 +27,13 @@ use crate::settings::Limits;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Output beyond this is handed to the stream while more is being queued.
 const WRITE_BUFFER_BYTES: usize = 32 * 1024;
+/// An idle connection keeps an output buffer of this size at most: enough for one small answer after another.
+const KEPT_OUTPUT_BYTES: usize = 1024;
 
 /// The server's end of a WebSocket.
 pub(crate) struct Socket<S> {
     inner: WebSocket<Adapter<S>>,
+    max_buffered_bytes: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -34,10 +43,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes))
             .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(limits.max_buffered_bytes.max(WRITE_BUFFER_BYTES + 1));
-        let adapter = Adapter { stream, waker: Waker::noop().clone() };
-        Self { inner: WebSocket::from_partially_read(adapter, read.to_vec(), Role::Server, Some(config)) }
+            // Output waits in the adapter.
+            .write_buffer_size(0);
+        let adapter = Adapter {
+            stream,
+            waker: Waker::noop().clone(),
+            output: Vec::new(),
+            output_taken: 0,
+            taken_bytes: 0,
+            received_bytes: 0,
+        };
+        Self {
+            inner: WebSocket::from_partially_read(adapter, read.to_vec(), Role::Server, Some(config)),
+            max_buffered_bytes: limits.max_buffered_bytes,
+        }
     }
 
     /// Changes how large a message may be.
@@ -54,21 +73,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         or_pending(self.inner.read())
     }
 
-    /// Queues a message. What does not fit the stream now goes with a later flush.
-    pub(crate) fn queue(&mut self, cx: &Context<'_>, message: Message) -> Result<(), Error> {
-        self.inner.get_mut().waits_for(cx);
-        match or_pending(self.inner.write(message)) {
+    /// Queues a text. What the stream does not take now goes with a later flush. Not to be called once the socket
+    /// closes.
+    pub(crate) fn queue(&mut self, cx: &Context<'_>, text: String) -> Result<(), Error> {
+        let adapter = self.inner.get_mut();
+        if adapter.waiting_bytes() + text.len() > self.max_buffered_bytes {
+            return Err(Error::WriteBufferFull(Message::text(text).into()));
+        }
+        adapter.waits_for(cx);
+        // Not through tungstenite, whose buffer keeps the size that the largest message gave it.
+        Frame::message(text, OpCode::Data(Data::Text), true).format(&mut adapter.output)?;
+        if adapter.waiting_bytes() <= WRITE_BUFFER_BYTES {
+            return Ok(());
+        }
+        match or_pending(adapter.hand_over().map_err(Error::Io)) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Queues a ping.
+    pub(crate) fn ping(&mut self, cx: &Context<'_>) -> Result<(), Error> {
+        self.inner.get_mut().waits_for(cx);
+        match or_pending(self.inner.write(Message::Ping(bytes::Bytes::new()))) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// How many bytes the peer's side has taken so far.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.inner.get_ref().taken_bytes
+    }
+
+    /// How many bytes the peer has sent so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.inner.get_ref().received_bytes
     }
 
     /// Hands everything queued to the stream.
     pub(crate) fn poll_flush(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.get_mut().waits_for(cx);
         match ready!(or_pending(self.inner.flush())) {
-            // The close handshake is complete, and with it the flush.
-            Err(Error::ConnectionClosed) => Poll::Ready(Ok(())),
+            // The close handshake is complete; the answer to the peer's frame may still wait here.
+            Err(Error::ConnectionClosed) => or_pending(self.inner.get_mut().hand_over().map_err(Error::Io)),
             other => Poll::Ready(other),
         }
     }
@@ -96,7 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // connection.
         let stream = &mut self.inner.get_mut().stream;
         if stream.shutdown().await.is_ok() {
-            let mut discarded = [0; 1024];
+            // On the heap: the future of every connection has room for its arrays.
+            let mut discarded = vec![0; 1024];
             while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
         }
     }
@@ -109,10 +158,16 @@ fn or_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
     }
 }
 
-/// An async stream as tungstenite sees it: blocking calls that would block say so, and wake the task later.
+/// An async stream as tungstenite sees it: blocking calls that would block say so, and wake the task later. Output
+/// waits here: tungstenite's control frames and our texts, in the order they were queued.
 struct Adapter<S> {
     stream: S,
     waker: Waker,
+    output: Vec<u8>,
+    /// How much of the output the stream has taken.
+    output_taken: usize,
+    taken_bytes: u64,
+    received_bytes: u64,
 }
 
 impl<S> Adapter<S> {
@@ -121,6 +176,35 @@ impl<S> Adapter<S> {
             self.waker = cx.waker().clone();
         }
     }
+
+    fn waiting_bytes(&self) -> usize {
+        self.output.len() - self.output_taken
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Adapter<S> {
+    /// Hands the output to the stream.
+    fn hand_over(&mut self) -> io::Result<()> {
+        let mut cx = Context::from_waker(&self.waker);
+        while self.output_taken < self.output.len() {
+            let rest = &self.output[self.output_taken..];
+            match Pin::new(&mut self.stream).poll_write(&mut cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(taken)) => {
+                    self.output_taken += taken;
+                    self.taken_bytes += taken as u64;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+        if self.output.capacity() > KEPT_OUTPUT_BYTES {
+            self.output = Vec::new();
+        }
+        self.output.clear();
+        self.output_taken = 0;
+        Ok(())
+    }
 }
 
 impl<S: AsyncRead + Unpin> Read for Adapter<S> {
@@ -128,7 +212,11 @@ impl<S: AsyncRead + Unpin> Read for Adapter<S> {
         let mut buffer = ReadBuf::new(buffer);
         let mut cx = Context::from_waker(&self.waker);
         match Pin::new(&mut self.stream).poll_read(&mut cx, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Ready(result) => {
+                let read = buffer.filled().len();
+                self.received_bytes += read as u64;
+                result.map(|()| read)
+            }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -136,14 +224,12 @@ impl<S: AsyncRead + Unpin> Read for Adapter<S> {
 
 impl<S: AsyncWrite + Unpin> Write for Adapter<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut cx = Context::from_waker(&self.waker);
-        match Pin::new(&mut self.stream).poll_write(&mut cx, bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.output.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.hand_over()?;
         let mut cx = Context::from_waker(&self.waker);
         match Pin::new(&mut self.stream).poll_flush(&mut cx) {
             Poll::Ready(result) => result,

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,7 +26,7 @@ use tungstenite::{
 };
 
 use super::{
-    Shared,
+    LINGER, Shared,
     jsonrpc::{self, Peer, Reply},
     socket::Socket,
 };
@@ -76,7 +77,7 @@ impl End {
 /// until it has one.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    read: &[u8],
+    read: Bytes,
     connection: Arc<Connection>,
     shared: Arc<Shared>,
     unauthenticated: Option<OwnedSemaphorePermit>,
@@ -87,8 +88,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     } else {
         limits.max_payload_bytes
     };
-    let socket = Socket::new(stream, read, limits, max_message_bytes);
-    let stopping = shared.stopping.clone();
+    let socket = Socket::new(stream, &read, limits, max_message_bytes);
+    // The buffer of the HTTP request, 8 KiB even where nothing came behind it.
+    drop(read);
+    let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
     let now = Instant::now();
     let mut session = Session {
         socket,
@@ -99,8 +102,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         calls: None,
         queued_bytes: 0,
         dirty: false,
-        blocked_since: None,
-        pinged: false,
+        blocked: None,
+        pinged: None,
         next_ping: now + limits.ping_interval,
         authenticate_by: now + limits.authentication_timeout,
         timer: None,
@@ -114,10 +117,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if end == End::Stopping {
         session.draining = true;
-        let drain_timeout = session.shared.limits.drain_timeout;
-        end = timeout(drain_timeout, std::future::poll_fn(|cx| session.poll(cx)))
-            .await
-            .unwrap_or(End::Stopping);
+        end = tokio::select! {
+            ended = timeout(LINGER, std::future::poll_fn(|cx| session.poll(cx))) => ended.unwrap_or(End::Stopping),
+            () = gone.cancelled() => End::Stopping,
+        };
     }
     match &end {
         End::Gone | End::Stopping => tracing::debug!(connection = id, reason = ?end, "connection ends"),
@@ -146,10 +149,11 @@ struct Session<S> {
     queued_bytes: usize,
     /// Whether something may be left to flush.
     dirty: bool,
-    /// Since when the peer has taken nothing.
-    blocked_since: Option<Instant>,
-    /// Whether a ping waits for its pong, or for anything else from the peer.
-    pinged: bool,
+    /// Since when the peer has taken nothing, and how many bytes it had taken then.
+    blocked: Option<(Instant, u64)>,
+    /// How many bytes the peer had sent when it was pinged last; absent when it need not answer. A pong may be held
+    /// up by a long message: any byte is a sign of life.
+    pinged: Option<u64>,
     next_ping: Instant,
     authenticate_by: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -193,12 +197,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Poll::Ready(Ok(())) => {
                 self.dirty = false;
                 self.queued_bytes = 0;
-                self.blocked_since = None;
+                self.blocked = None;
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(End::Gone),
             Poll::Pending => {
-                self.blocked_since.get_or_insert_with(Instant::now);
+                let taken = self.socket.taken_bytes();
+                if self.blocked.is_none_or(|(_, before)| before != taken) {
+                    self.blocked = Some((Instant::now(), taken));
+                }
                 Ok(false)
             }
         }
@@ -207,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn queue(&mut self, cx: &Context<'_>, text: String) -> Result<(), End> {
         self.queued_bytes += text.len();
         self.dirty = true;
-        match self.socket.queue(cx, Message::text(text)) {
+        match self.socket.queue(cx, text) {
             Ok(()) => Ok(()),
             Err(Error::WriteBufferFull(_)) => Err(End::SlowConsumer),
             Err(_) => Err(End::Gone),
@@ -253,7 +260,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Ready(Ok(message)) => message,
                 Poll::Ready(Err(error)) => return Err(invalid(error)),
             };
-            self.pinged = false;
             match message {
                 Message::Text(text) => self.receive(cx, text.as_str())?,
                 // Clients that send their JSON in binary messages are served too (wire.md section 1).
@@ -318,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             let limits = &self.shared.limits;
             let mut next = self.next_ping;
-            if let Some(since) = self.blocked_since {
+            if let Some((since, _)) = self.blocked {
                 next = next.min(since + limits.send_timeout);
             }
             if self.unauthenticated.is_some() {
@@ -328,11 +334,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            // The clock decides, not the timer: a task that has used up its turn finds no timer ready, and a peer that
+            // keeps it busy would escape every deadline.
+            let now = Instant::now();
+            if timer.as_mut().poll(cx).is_pending() && now < next {
                 return Ok(());
             }
-            let now = Instant::now();
-            if self.blocked_since.is_some_and(|since| since + limits.send_timeout <= now) {
+            if self.blocked.is_some_and(|(since, _)| since + limits.send_timeout <= now) {
                 return Err(End::SlowConsumer);
             }
             if self.unauthenticated.is_some() && self.authenticate_by <= now {
@@ -340,12 +348,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             if self.next_ping <= now {
                 self.next_ping = now + limits.ping_interval;
-                // A blocked peer is judged by the send timeout alone.
-                if self.blocked_since.is_none() {
-                    if std::mem::replace(&mut self.pinged, true) {
+                // A blocked peer is judged by the send timeout alone; of one whose calls are all in flight nothing is
+                // read.
+                if self.blocked.is_none() && self.has_room() {
+                    let received = self.socket.received_bytes();
+                    if self.pinged.replace(received) == Some(received) {
                         return Err(End::NoPong);
                     }
                     self.ping(cx)?;
+                } else {
+                    self.pinged = None;
                 }
             }
         }
@@ -353,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn ping(&mut self, cx: &Context<'_>) -> Result<(), End> {
         self.dirty = true;
-        if self.socket.queue(cx, Message::Ping(bytes::Bytes::new())).is_err() {
+        if self.socket.ping(cx).is_err() {
             return Err(End::Gone);
         }
         self.flush(cx).map(drop)
