@@ -316,8 +316,10 @@ fn write(path: &Path, text: &str, replace: bool) -> Result<bool, Error> {
             }
             // A link refuses to replace, as a rename does not.
             match fs::hard_link(&temporary, path) {
+                Ok(()) => Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                linked => linked.map(|()| true),
+                // Some file systems have no links.
+                Err(_) => fs::rename(&temporary, path).map(|()| true),
             }
         });
         // After a rename it is gone already.
