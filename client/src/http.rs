@@ -61,10 +61,16 @@ impl<'a> Request<'a> {
 #[derive(Deserialize)]
 struct Answer {
     id: Option<u64>,
-    #[serde(default)]
+    /// Present also where it is `null`.
+    #[serde(default, deserialize_with = "present")]
     result: Option<Box<RawValue>>,
     #[serde(default)]
     error: Option<ErrorObjectOwned>,
+}
+
+/// Tells a result that is `null` from none.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    <Box<RawValue> as serde::Deserialize>::deserialize(deserializer).map(Some)
 }
 
 impl Http {

@@ -20,6 +20,7 @@ use openclaw_schema::{
         chat::ChatMethod,
         config::ConfigMethod,
         connect::{ConnectMethod, ConnectParams},
+        device::DeviceMethod,
         events::{EventsMethod, EventsSubscribeParams},
         gateway::{GatewayMethod, HealthParams, StatusParams},
         logs::{LogsFollowParams, LogsMethod, LogsTailParams},
@@ -49,6 +50,7 @@ enum Typed {
     Chat(&'static [ChatMethod]),
     Config(&'static [ConfigMethod]),
     Connect(&'static [ConnectMethod]),
+    Device(&'static [DeviceMethod]),
     Events(&'static [EventsMethod]),
     Gateway(&'static [GatewayMethod]),
     Logs(&'static [LogsMethod]),
@@ -63,6 +65,7 @@ const ALL: &[Typed] = &[
     Typed::Chat(ChatMethod::ALL),
     Typed::Config(ConfigMethod::ALL),
     Typed::Connect(ConnectMethod::ALL),
+    Typed::Device(DeviceMethod::ALL),
     Typed::Events(EventsMethod::ALL),
     Typed::Gateway(GatewayMethod::ALL),
     Typed::Logs(LogsMethod::ALL),
@@ -79,6 +82,7 @@ impl Typed {
             Self::Chat(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Config(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Connect(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Device(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Events(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Gateway(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Logs(methods) => methods.iter().map(|method| method.name()).collect(),
@@ -171,6 +175,41 @@ impl Typed {
                         ConnectMethod::Connect => client.connect(ConnectParams::default()).await.map(drop),
                     };
                     calls.push((method.name(), called));
+                }
+            }
+            Self::Device(methods) => {
+                for method in methods {
+                    let device = json!({ "deviceId": "nobody", "role": "operator" });
+                    let request = json!({ "requestId": "nothing" });
+                    let called = match method {
+                        DeviceMethod::DevicePairList => client.device_pair_list(NoParams {}).await.map(drop),
+                        DeviceMethod::DevicePairApprove => {
+                            client.device_pair_approve(params_of(request)).await.map(drop)
+                        }
+                        DeviceMethod::DevicePairReject => {
+                            client.device_pair_reject(params_of(request)).await.map(drop)
+                        }
+                        DeviceMethod::DevicePairRemove => {
+                            let device = json!({ "deviceId": "nobody" });
+                            client.device_pair_remove(params_of(device)).await.map(drop)
+                        }
+                        DeviceMethod::DevicePairRename => {
+                            let device = json!({ "deviceId": "nobody", "label": "phone" });
+                            client.device_pair_rename(params_of(device)).await.map(drop)
+                        }
+                        DeviceMethod::DeviceTokenRotate => {
+                            client.device_token_rotate(params_of(device)).await.map(drop)
+                        }
+                        DeviceMethod::DeviceTokenRevoke => {
+                            client.device_token_revoke(params_of(device)).await.map(drop)
+                        }
+                    };
+                    // No device has connected: being told so is the call at work.
+                    let told = called.or_else(|error| match Error::from(error).code() {
+                        Some(ErrorCode::NotFound | ErrorCode::Denied) => Ok(()),
+                        other => panic!("{}: {other:?}", method.name()),
+                    });
+                    calls.push((method.name(), told));
                 }
             }
             Self::Events(methods) => {

@@ -11,7 +11,10 @@ use openclaw_schema::{
     ErrorCode,
     contract::MethodRecord,
     document, methods,
-    methods::{agent::AgentMethod, connect::ConnectMethod, logs::LogsMethod, rpc::RpcMethod},
+    methods::{
+        agent::AgentMethod, connect::ConnectMethod, device::DeviceMethod, logs::LogsMethod, rpc::RpcMethod,
+        sessions::SessionsMethod,
+    },
 };
 use openclaw_tests::harness::{FILTERS, Socket, TestGateway, soon};
 use serde_json::{Value, json};
@@ -44,9 +47,12 @@ struct Stage {
 
 impl Stage {
     async fn set(record: &'static MethodRecord) -> Self {
-        let needs_run = [AgentMethod::AgentWait, AgentMethod::AgentAbort]
-            .iter()
-            .any(|method| method.name() == record.name);
+        let needs_run = [
+            AgentMethod::AgentWait.name(),
+            AgentMethod::AgentAbort.name(),
+            SessionsMethod::SessionsResolve.name(),
+        ]
+        .contains(&record.name);
         let runs_on = record.name == AgentMethod::AgentAbort.name();
         let gateway = TestGateway::start_with(
             |settings| {
@@ -201,6 +207,13 @@ fn there_is_one_snapshot_per_method() {
     assert_eq!(files, wanted, "remove the snapshots of methods that are gone");
 }
 
+/// Whether the examples of a method speak of a device that has connected with its key: `frames` calls these with one.
+fn needs_device(record: &MethodRecord) -> bool {
+    DeviceMethod::ALL
+        .iter()
+        .any(|method| method.name() == record.name && *method != DeviceMethod::DevicePairList)
+}
+
 #[tokio::test]
 async fn every_success_example_is_accepted_and_answered_with_the_declared_result() {
     let gateway = TestGateway::start().await;
@@ -214,6 +227,9 @@ async fn every_success_example_is_accepted_and_answered_with_the_declared_result
             let given = example_params(example);
             assert_valid(&params, &given, &format!("{what}: params"));
             assert_valid(&result, &example["result"]["value"], &format!("{what}: result of the example"));
+            if needs_device(record) {
+                continue;
+            }
             let stage = Stage::set(record).await;
             let exchange = stage.exchange(&what, &given).await;
             let answer = exchange.answer();
@@ -244,6 +260,9 @@ async fn every_error_example_is_answered_exactly_as_published() {
         let stage = Stage::set(record).await;
         for example in published(&document, record.name)["x-error-examples"].as_array().expect("a list") {
             let what = format!("{}, {}", record.name, example["name"]);
+            if needs_device(record) && example["error"]["data"]["code"] == ErrorCode::Denied.name() {
+                continue;
+            }
             let answer = stage.exchange(&what, &example["params"]).await.answer();
             assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": 1, "error": example["error"] }), "{what}");
             let code = answer["error"]["data"]["code"].as_str().and_then(ErrorCode::from_name);

@@ -296,7 +296,10 @@ async fn every_event_fits_its_published_schema() {
     )
     .await;
     let document = document::document();
-    let mut waiting: Vec<&str> = EVENTS.iter().map(|event| event.name).collect();
+    // Pairing needs a device: `frames` shows its events.
+    let pairing = [EventName::DevicePairRequested, EventName::DevicePairResolved].map(EventName::name);
+    let mut waiting: Vec<&str> =
+        EVENTS.iter().map(|event| event.name).filter(|name| !pairing.contains(name)).collect();
     let mut socket = gateway.websocket().await;
     let subscription = subscribe(&mut socket, json!({})).await;
     let mut page = gateway.websocket().await;

@@ -94,7 +94,7 @@ async fn calls_carry_the_mark_of_this_gateway() {
 }
 
 #[tokio::test]
-async fn an_upgrade_speaks_json_rpc_on_its_path_or_by_its_subprotocol() {
+async fn an_upgrade_speaks_json_rpc_on_its_path_or_by_its_subprotocol_and_frames_elsewhere() {
     let gateway = TestGateway::start().await;
     for (path, offered, status, chosen) in [
         ("/rpc", None, 101, ""),
@@ -102,9 +102,9 @@ async fn an_upgrade_speaks_json_rpc_on_its_path_or_by_its_subprotocol() {
         ("/", Some("jsonrpc"), 101, "jsonrpc"),
         ("/any/where?x=1", Some("other, jsonrpc"), 101, "jsonrpc"),
         ("/rpc", Some("other"), 101, ""),
-        ("/", None, 501, ""),
-        ("/rpc2", None, 501, ""),
-        ("/", Some("other"), 501, ""),
+        ("/", None, 101, ""),
+        ("/rpc2", None, 101, ""),
+        ("/", Some("other"), 101, "other"),
     ] {
         let mut headers = UPGRADE.to_vec();
         headers.extend(offered.map(|offered| ("sec-websocket-protocol", offered)));
@@ -112,13 +112,10 @@ async fn an_upgrade_speaks_json_rpc_on_its_path_or_by_its_subprotocol() {
         let case = format!("{path} {offered:?}");
         assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (status, chosen), "{case}");
         assert_eq!(answer.header("openclaw-gateway"), VERSION, "{case}");
-        if status == 101 {
-            assert_eq!(answer.header("openclaw-dialect"), "jsonrpc", "{case}");
-            assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "{case}");
-        } else {
-            assert_eq!(answer.header("openclaw-dialect"), "", "{case}");
-            assert!(answer.text().contains("connect to /rpc"), "{case}: {}", answer.text());
-        }
+        let speaks_jsonrpc = path == "/rpc" || chosen == "jsonrpc";
+        let dialect = if speaks_jsonrpc { "jsonrpc" } else { "frames" };
+        assert_eq!(answer.header("openclaw-dialect"), dialect, "{case}");
+        assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "{case}");
     }
 }
 

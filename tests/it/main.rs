@@ -16,6 +16,8 @@ mod embedding;
 mod envelopes;
 /// Subscriptions: events, presence, runs, the log, shutdown.
 mod events;
+/// OpenClaw frames: handshake, calls, events, devices, and the recorded edge cases.
+mod frames;
 /// HTTP around the calls: probes, the document, upgrades, bounds.
 mod http;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.

@@ -46,7 +46,10 @@ pub const FILTERS: &[(&str, &str)] = &[
     (r#""text":"Gateway: [^"]*""#, r#""text":"Gateway: [host]""#),
     (r#""(release|osLabel|arch|platform)":"[^"]*""#, r#""$1":"[$1]""#),
     (r#""(version|runtimeVersion)":"[^"]*""#, r#""$1":"[version]""#),
-    (r#""(deviceId|publicKey|processInstanceId|correlationId)":"[^"]*""#, r#""$1":"[$1]""#),
+    (
+        r#""(deviceId|publicKey|processInstanceId|correlationId|sessionId|hash|configRevisionHash|appliedConfigHash)":"[^"]*""#,
+        r#""$1":"[$1]""#,
+    ),
     (r#""(subscription|result)":\d+"#, r#""$1":"[subscription]""#),
     (r#""[^"]*/\.tmp[A-Za-z0-9]+/"#, r#""[directory]/"#),
 ];
