@@ -20,6 +20,8 @@ mod events;
 mod frames;
 /// HTTP around the calls: probes, the document, upgrades, bounds.
 mod http;
+/// The stock client of the frame protocol, from npm, against this gateway.
+mod interop;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
 /// Rules about the sources themselves.

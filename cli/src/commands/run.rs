@@ -142,7 +142,7 @@ async fn serve(resolved: Resolved, log: &LogHandle) -> Result<Exit> {
         addresses,
         instance_id: gateway.instance_id().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        dialects: vec!["jsonrpc".to_owned()],
+        dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
         started_at_ms: TimestampMs::now().0,
     };
     if let Err(error) = record.write(&state) {
