@@ -479,16 +479,20 @@ mod tests {
                 let params = example.params.as_object().expect("params are an object").clone();
                 let typed = fields.typed(&params);
                 // Splits as a shell would, for what `quoted` writes.
-                let mut words = Vec::new();
-                let mut rest = typed.as_str();
-                while !rest.is_empty() {
-                    let (word, after) = match rest.strip_prefix('\'') {
-                        Some(inner) => inner.split_once('\'').expect("quotes are closed"),
-                        None => rest.split_once(' ').map_or((rest, ""), |(word, after)| (word, after)),
-                    };
-                    words.push(word);
-                    rest = after.trim_start();
+                let (mut words, mut word, mut in_quotes) = (Vec::new(), String::new(), false);
+                let mut letters = typed.chars();
+                while let Some(letter) = letters.next() {
+                    match letter {
+                        '\'' => in_quotes = !in_quotes,
+                        '\\' if !in_quotes => word.extend(letters.next()),
+                        ' ' if !in_quotes => words.push(std::mem::take(&mut word)),
+                        other => word.push(other),
+                    }
                 }
+                if !typed.is_empty() {
+                    words.push(word);
+                }
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let mut expected = params;
                 expected.remove("idempotencyKey");
                 assert_eq!(given(&fields, &words), Ok(Value::Object(expected)), "{}: {typed}", record.name);
