@@ -111,7 +111,7 @@ fn a_call_asks_for_the_right_that_it_needs_and_for_all_when_nothing_is_known() {
         (&["call", "health"][..], json!([])),
         (&["call", "logs.tail", "limit=5"], json!(["operator.read"])),
         (&["call", "agent", "message=/new"], json!(["operator.admin"])),
-        (&["call", "sessions.list", "--params", r#"{"limit":1}"#], json!(["operator.admin"])),
+        (&["call", "cron.list", "--params", r#"{"limit":1}"#], json!(["operator.admin"])),
     ] {
         stock.run(args).ok();
         let connect = stock.connect();
@@ -119,8 +119,8 @@ fn a_call_asks_for_the_right_that_it_needs_and_for_all_when_nothing_is_known() {
         assert_eq!((&connect["client"]["id"], &connect["client"]["mode"]), (&json!("cli"), &json!("cli")));
         assert_eq!(connect.get("device"), None, "a secret on loopback needs no device");
     }
-    let answer = stock.run(&["call", "sessions.list", "--params", r#"{"limit":1}"#, "--json"]).json(0);
-    assert_eq!(answer, json!({ "method": "sessions.list", "params": { "limit": 1 } }));
+    let answer = stock.run(&["call", "cron.list", "--params", r#"{"limit":1}"#, "--json"]).json(0);
+    assert_eq!(answer, json!({ "method": "cron.list", "params": { "limit": 1 } }));
 }
 
 #[test]
