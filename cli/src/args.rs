@@ -39,6 +39,7 @@ Examples:
   openclaw gateway call logs.tail --params '{\"sinceMs\": 60000}'
   openclaw gateway call logs.tail --since-ms 60000 --json
   openclaw gateway call agent message=hello --expect-final
+  openclaw gateway call agent message=hello --stream | jq -rj '.payload.data.delta // empty'
   openclaw gateway call health --url ws://127.0.0.1:18999 --token secret";
 
 const HEALTH_EXAMPLES: &str = "\
@@ -300,6 +301,11 @@ pub(crate) struct CallArgs {
     /// The params as a JSON object; `@FILE` reads a file, `@-` reads standard input.
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) params: Option<String>,
+
+    /// Wait for the outcome of a method that answers in two phases, such as `agent`, and write each event on the
+    /// way as one line of JSON: `ack`, `event`, `gap` and `final` in `type`. An error is the last line.
+    #[arg(long)]
+    pub(crate) stream: bool,
 
     #[command(flatten)]
     pub(crate) client: ClientArgs,

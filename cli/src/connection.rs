@@ -3,10 +3,14 @@
 
 use std::{future::Future, time::Duration};
 
-use openclaw_client::{Client, Error, Refusal, Scope, TransportKind};
+use openclaw_client::{Client, Error, EventStream, Refusal, Scope, TransportKind};
 use openclaw_schema::{
     ErrorCode, methods,
-    methods::{agent::AgentMethod, rpc::RpcMethod},
+    methods::{
+        agent::AgentMethod,
+        events::{EventsMethod, EventsSubscribeParams},
+        rpc::RpcMethod,
+    },
     problem,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -64,10 +68,27 @@ impl<'a> Connection<'a> {
         let answer = self.client.call_final(method, wait, params, on_ack).await;
         answer.map_err(|error| told(method, error, self.settings).into())
     }
+
+    /// The gateway's events that `wanted` chooses.
+    pub(crate) async fn events(&self, wanted: EventsSubscribeParams) -> Result<EventStream> {
+        let events = self.client.events(wanted).await;
+        events.map_err(|error| told(EventsMethod::EventsSubscribe.name(), error, self.settings).into())
+    }
 }
 
 /// Does `work` on a runtime of one thread, until it is done, its time is up, or Ctrl-C ends it.
 pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
+    run_until(settings, async {
+        tokio::select! {
+            done = work => done,
+            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
+            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
+        }
+    })
+}
+
+/// Does `work` on a runtime of one thread, until it is done or its time is up. Ctrl-C is left to `work`.
+pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
     })?;
@@ -80,13 +101,7 @@ pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Resul
             },
         }
     };
-    let done = runtime.block_on(async {
-        tokio::select! {
-            done = bounded => done,
-            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
-            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
-        }
-    });
+    let done = runtime.block_on(bounded);
     // A look-up of a name that still goes on must not hold the command back.
     runtime.shutdown_background();
     done

@@ -10,6 +10,7 @@ mod flags;
 mod method;
 mod output;
 mod settings;
+mod watch;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
@@ -19,7 +20,7 @@ use openclaw_schema::methods;
 
 use crate::{
     args::{Cli, GatewayArgs, GatewayCommand},
-    argv::CallScan,
+    argv::{CallScan, OutputFlags},
     commands::completion,
     error::{CliError, Failure, Result},
     exit::Exit,
@@ -51,8 +52,11 @@ pub fn main() -> ExitCode {
 fn run(args: Vec<OsString>) -> Exit {
     let tree = command();
     let scan = argv::scan(args, &tree, |name| methods::find(name).is_some());
-    let printer = Printer::new(scan.json, scan.no_color);
-    let tree = if scan.no_color { tree.color(ColorChoice::Never) } else { tree };
+    let printer = match scan.output {
+        OutputFlags { stream: true, no_color, .. } => Printer::lines(no_color),
+        OutputFlags { json, no_color, .. } => Printer::new(json, no_color),
+    };
+    let tree = if scan.output.no_color { tree.color(ColorChoice::Never) } else { tree };
     let outcome = with_method(tree, scan.call.as_ref()).and_then(|(tree, method)| {
         let matches = match tree.try_get_matches_from(scan.args) {
             Ok(matches) => matches,
