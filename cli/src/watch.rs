@@ -413,18 +413,18 @@ mod tests {
         EventItem { event: event.to_owned(), seq: 1, payload, missed: None }
     }
 
-    fn agent(stream: &str, data: serde_json::Value) -> EventItem {
+    fn agent(stream: &str, data: &serde_json::Value) -> EventItem {
         item("agent", json!({ "runId": "k", "seq": 1, "stream": stream, "ts": 1, "data": data }))
     }
 
     #[test]
     fn only_what_is_new_of_the_answer_is_shown() {
         for (item, text) in [
-            (agent("assistant", json!({ "text": "hello", "delta": "lo" })), Some("lo")),
-            (agent("assistant", json!({ "text": "hello", "delta": "" })), None),
-            (agent("assistant", json!({ "text": "anew", "delta": "", "replace": true })), Some("\nanew")),
-            (agent("lifecycle", json!({ "phase": "start" })), None),
-            (agent("stream of tomorrow", json!({ "delta": "x" })), None),
+            (agent("assistant", &json!({ "text": "hello", "delta": "lo" })), Some("lo")),
+            (agent("assistant", &json!({ "text": "hello", "delta": "" })), None),
+            (agent("assistant", &json!({ "text": "anew", "delta": "", "replace": true })), Some("\nanew")),
+            (agent("lifecycle", &json!({ "phase": "start" })), None),
+            (agent("stream of tomorrow", &json!({ "delta": "x" })), None),
             (item("chat", json!({ "deltaText": "lo" })), None),
         ] {
             assert_eq!(new_text(&item).as_deref(), text, "{item:?}");
