@@ -269,6 +269,16 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "PASSWORD")]
     pub(crate) password: Option<String>,
 
+    /// Trust the gateway whose TLS certificate, or public key, has this SHA-256 digest, and no other. The gateway
+    /// writes both to its log when it starts.
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) tls_fingerprint: Option<String>,
+
+    /// Speak plain `ws` or `http` to a gateway on another host too: everyone on the way can read the credential.
+    /// `OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1` does the same.
+    #[arg(long)]
+    pub(crate) allow_plaintext: bool,
+
     /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default; by default
     /// there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
     #[arg(long, value_name = "MS")]

@@ -3,7 +3,7 @@
 
 use std::{future::Future, time::Duration};
 
-use openclaw_client::{Client, Error, EventStream, Refusal, Scope, TransportKind};
+use openclaw_client::{Client, Error, EventStream, Fingerprint, Refusal, Scope, TransportKind};
 use openclaw_schema::{
     ErrorCode, methods,
     methods::{
@@ -37,11 +37,15 @@ impl<'a> Connection<'a> {
         let mut builder = Client::builder(settings.url())
             .call_timeout(settings.call_timeout())
             .asked_scopes([scope_of(method, params)])
+            .allow_plaintext(settings.allows_plaintext())
             // The pair by which gateways know the command line.
             .client_kind("cli", "cli")
             .device_identity(settings.identity_dir());
         if let Some(credential) = settings.credential() {
             builder = builder.credential(credential.clone());
+        }
+        if let Some(fingerprint) = settings.tls_fingerprint() {
+            builder = builder.tls_fingerprint(fingerprint);
         }
         if let Some(limit) = settings.connect_timeout() {
             builder = builder.connect_timeout(limit);
@@ -193,10 +197,42 @@ fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
             }
             error.about(settings)
         }
+        Error::Untrusted { shown, expected, reason, .. } => untrusted(shown, expected, &reason, settings),
         Error::ProtocolMismatch { message } => {
             protocol("PROTOCOL_MISMATCH", message).cause(settings.origin())
         }
     }
+}
+
+fn untrusted(
+    shown: Fingerprint,
+    expected: Option<Fingerprint>,
+    reason: &str,
+    settings: &ClientSettings,
+) -> CliError {
+    let url = settings.url();
+    let message = format!("the TLS certificate of {url} is not trusted: {reason}");
+    let error = CliError::new(Fault::Transport, "TLS_UNTRUSTED", Exit::Auth, message)
+        .cause(settings.origin())
+        .cause(format!("its SHA-256 is {shown}"))
+        .detail("fingerprint", shown.to_string());
+    let error = match expected {
+        Some(expected) => error
+            .cause(format!("expected was {expected}"))
+            .detail("expected", expected.to_string())
+            .hint(format!(
+                "someone may be in between; if the certificate was changed on purpose, give `--tls-fingerprint` the \
+                 new one, and take the old one out of {} if it is there",
+                settings.trust().path().display()
+            )),
+        None => error.hint(format!(
+            "compare that with what the gateway logs at its start, then trust it with `--tls-fingerprint {shown}`"
+        )),
+    };
+    let mut error = error.about(settings);
+    error.untrusted =
+        expected.is_none().then(|| (settings.trust().clone(), settings.url().to_owned(), shown));
+    error
 }
 
 fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> CliError {

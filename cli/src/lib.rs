@@ -10,6 +10,7 @@ mod flags;
 mod method;
 mod output;
 mod settings;
+mod trust;
 mod watch;
 
 use std::{env, ffi::OsString, process::ExitCode};
@@ -62,9 +63,17 @@ fn run(args: Vec<OsString>) -> Exit {
             Ok(matches) => matches,
             Err(error) => return Ok(show(&error, &printer)),
         };
-        match Cli::from_arg_matches(&matches) {
+        let run = || match Cli::from_arg_matches(&matches) {
             Ok(cli) => dispatch(cli, &matches, method.as_ref(), &printer),
             Err(error) => Ok(show(&error, &printer)),
+        };
+        match run() {
+            // Nothing was sent to a gateway that is not trusted: once it is, the command begins anew.
+            Err(Failure::Error(error)) if !printer.is_json() => match &error.untrusted {
+                Some((store, url, shown)) if store.ask(url, *shown)? => run(),
+                _ => Err(Failure::Error(error)),
+            },
+            outcome => outcome,
         }
     });
     outcome.unwrap_or_else(|failure| printer.failure(failure))

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openclaw_client::EventStream;
 use openclaw_schema::{
@@ -36,6 +36,8 @@ use crate::{
 
 /// Time between two pictures of the spinner.
 const SPIN: Duration = Duration::from_millis(100);
+/// How long the last events of a run may take once its outcome is there.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 /// The longest wait that `agent.wait` takes, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 86_400_000;
 
@@ -212,11 +214,23 @@ async fn follow(
             },
             outcome = &mut outcome => {
                 let outcome = outcome?;
-                if let Ok(ack) = told.try_recv() {
-                    view.ack(&ack)?;
+                match told.try_recv() {
+                    Ok(ack) => view.ack(&ack)?,
+                    // A run of this key has ended already, and its events are past.
+                    Err(_) if !is_acknowledged => events = None,
+                    Err(_) => {}
                 }
-                while let Some(Some(Ok(event))) = events.as_mut().and_then(|events| events.next().now_or_never()) {
-                    view.event(&event)?;
+                // The last events may be overtaken by the outcome.
+                let last = tokio::time::sleep(LAST_EVENTS);
+                tokio::pin!(last);
+                while events.is_some() && !view.has_ended() {
+                    tokio::select! {
+                        event = next(&mut events) => match event {
+                            Some(Ok(event)) => view.event(&event)?,
+                            _ => break,
+                        },
+                        () = &mut last => break,
+                    }
                 }
                 view.end(&outcome)?;
                 return Ok(Ended { outcome, is_interrupted });
@@ -297,6 +311,9 @@ struct View {
     spinner: Option<ProgressBar>,
     /// Whether the last line of text on stderr is still open.
     is_open: bool,
+    /// Which of the two kinds of events have come to their end.
+    lifecycle_ended: bool,
+    chat_ended: bool,
 }
 
 impl View {
@@ -306,7 +323,7 @@ impl View {
             let style = ProgressStyle::with_template("{spinner} waiting for the answer ({elapsed})");
             bar.with_style(style.expect("the template is sound"))
         });
-        Self { show, printer, spinner, is_open: false }
+        Self { show, printer, spinner, is_open: false, lifecycle_ended: false, chat_ended: false }
     }
 
     /// Whether there is a person to ask.
@@ -320,11 +337,21 @@ impl View {
         }
     }
 
-    fn ack(&self, ack: &RawValue) -> Result<()> {
+    /// Whether no more events are to come.
+    fn has_ended(&self) -> bool {
+        self.lifecycle_ended && (self.chat_ended || self.show == Show::Text)
+    }
+
+    fn ack(&mut self, ack: &RawValue) -> Result<()> {
+        let read = RunState::read(ack);
+        if read.status.as_deref().is_some_and(|status| !matches!(status, "accepted" | "in_flight")) {
+            // Its events are past.
+            (self.lifecycle_ended, self.chat_ended) = (true, true);
+        }
         match self.show {
             Show::Lines => self.printer.json(&Line::Ack { payload: ack }),
             Show::Outcome | Show::Text => {
-                let ack = RunState::read(ack);
+                let ack = read;
                 let run = ack.run_id.map(|run| format!(" run {run}")).unwrap_or_default();
                 let text = format!("{}:{run}", ack.status.as_deref().unwrap_or("accepted"));
                 match &self.spinner {
@@ -337,6 +364,13 @@ impl View {
     }
 
     fn event(&mut self, item: &EventItem) -> Result<()> {
+        let read = |name: &str| item.payload[name].as_str();
+        if item.event == EventName::Chat.name() {
+            self.chat_ended |= read("state") != Some("delta");
+        } else if item.event == EventName::Agent.name() && read("stream") == Some("lifecycle") {
+            let phase = item.payload["data"]["phase"].as_str();
+            self.lifecycle_ended |= matches!(phase, Some("end" | "error"));
+        }
         match self.show {
             Show::Outcome => Ok(()),
             Show::Lines => {

@@ -125,6 +125,37 @@ fn a_gateway_of_the_dev_profile_is_found_and_answers() {
 }
 
 #[test]
+fn an_encrypted_gateway_is_found_and_pinned_on_its_own_machine() {
+    let home = Home::new();
+    home.write(
+        ".openclaw/openclaw.json",
+        "{ gateway: { mode: 'local', auth: { token: 'a-token' }, tls: { enabled: true } } }",
+    );
+    let server = Server::start(&home, ["gateway", "--port", "0"]);
+    let record = record(&home.path().join(".openclaw"));
+    let (port, pin) = (&record["port"], record["tlsFingerprint"].as_str().expect("it speaks TLS"));
+    assert!(server.said.contains(&format!("listening on wss://127.0.0.1:{port}")), "{}", server.said);
+    assert!(home.run(["gateway", "health"]).ok().contains("OK"));
+
+    let url = format!("wss://127.0.0.1:{port}");
+    let told = home.run(["gateway", "health", "--url", &url, "--token", "a-token", "--json"]).json(4);
+    assert_eq!(told["error"]["code"], "TLS_UNTRUSTED");
+    assert_eq!(told["error"]["fingerprint"], pin);
+    let pinned = ["gateway", "health", "--url", &url, "--token", "a-token", "--tls-fingerprint", pin];
+    assert!(home.run(pinned).ok().contains("OK"));
+    home.write(".openclaw/gateway/trusted-gateways.json", &format!("{{\"{url}\": \"{pin}\"}}"));
+    assert!(home.run(["gateway", "health", "--url", &url, "--token", "a-token"]).ok().contains("OK"));
+    let other = "00".repeat(32);
+    let changed = home.run(["gateway", "health", "--tls-fingerprint", &other]);
+    assert!(changed.refused(4).contains(pin) && changed.stderr.contains(&other), "{changed:?}");
+    server.stop(Signal::TERM);
+
+    let certificate = "{ gateway: { mode: 'local', tls: { enabled: true, certPath: 'missing.pem' } } }";
+    home.write(".openclaw/openclaw.json", certificate);
+    assert!(home.run(["gateway", "--port", "0"]).refused(78).contains("gateway.tls.keyPath"));
+}
+
+#[test]
 fn the_dev_profile_is_made_on_the_way_and_reset_on_request() {
     let home = Home::new();
     let state = home.path().join(".openclaw-dev");
