@@ -9,6 +9,8 @@ mod exit;
 mod flags;
 mod method;
 mod output;
+#[expect(dead_code, reason = "the commands that use it come next")]
+mod service;
 mod settings;
 mod trust;
 mod watch;
