@@ -65,6 +65,17 @@ Examples:
   openclaw gateway schema > openrpc.json
   openclaw gateway schema --live --url ws://127.0.0.1:18789 --token secret";
 
+const INSTALL_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway install --dry-run          show what would be written and run
+  openclaw gateway install && openclaw gateway start
+  openclaw gateway install --token-file token.txt --env OPENAI_API_KEY=KEY
+  sudo openclaw gateway install --system      start with the machine, run as the account that called sudo
+  openclaw --profile work gateway install --port 18790";
+
+const SERVICE_EXAMPLES: &str = "\
+`cli/SERVICE.md` is the page on operating the service.";
+
 const COMPLETION_EXAMPLES: &str = "\
 Set-up:
   bash        echo 'source <(openclaw completion bash)' >> ~/.bashrc
@@ -152,6 +163,11 @@ pub(crate) enum GatewayCommand {
     Run(RunCommand),
     Call(CallArgs),
     Health(HealthArgs),
+    Install(InstallArgs),
+    Start(StartArgs),
+    Stop(StopArgs),
+    Restart(RestartArgs),
+    Uninstall(UninstallArgs),
     Methods(MethodsArgs),
     Describe(DescribeArgs),
     Schema(SchemaArgs),
@@ -215,6 +231,20 @@ pub(crate) struct RunArgs {
     /// Log debug lines.
     #[arg(long)]
     pub(crate) verbose: bool,
+
+    /// The service manager that runs the gateway, where it starts it again after every exit code but 0: a faulty
+    /// configuration then ends with 0, and nothing but errors before the log begins goes to the console.
+    #[arg(long, value_name = "MANAGER", hide = true)]
+    pub(crate) supervised_by: Option<SupervisorArg>,
+}
+
+/// A service manager that does not tell exit codes apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SupervisorArg {
+    /// launchd of macOS.
+    Launchd,
+    /// The task scheduler of Windows.
+    Schtasks,
 }
 
 /// Where a gateway listens.
@@ -332,6 +362,126 @@ pub(crate) struct CallArgs {
 pub(crate) struct HealthArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// Options of every command that concerns the service.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service of the machine, not that of the account. Without it, the one that is installed.
+    #[arg(long)]
+    pub(crate) system: bool,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of the commands that wait for the gateway.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitArgs {
+    /// How long to wait for the effect, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    pub(crate) timeout: u64,
+}
+
+/// Make the gateway a service of this machine.
+///
+/// It starts at login, or with the machine, and again after a crash, but not over a faulty configuration. It is not
+/// started now: `openclaw gateway start` does. What is there already and would change is shown, and replaced only
+/// with `--force`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = INSTALL_EXAMPLES)]
+pub(crate) struct InstallArgs {
+    /// Listen on this port. By default `OPENCLAW_GATEWAY_PORT`, then what the configuration says at each start.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// The token that callers must present. It is kept in a file that only you can read, not in the service's
+    /// definition. Others on this machine can read it in the list of processes now: `--token-file` is safer.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+
+    /// Read that token from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Accepted for scripts written for stock OpenClaw. There is one runtime: this program.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Option<String>,
+
+    /// Set a variable for the service. One whose name looks like a secret is kept in a file that only you can read.
+    /// May be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+
+    /// Replace a service that differs, also one of another installation. `uninstall` puts that one's file back.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Show every file and every command, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+}
+
+/// Start the service.
+///
+/// Waits until the gateway is ready. One that runs already is left alone.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Stop the service.
+///
+/// Waits until the gateway has stopped. A gateway in the state directory that no service runs is stopped too. The
+/// service starts again at the next login or boot.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+
+    /// Accepted for scripts written for stock OpenClaw. This program never asks.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Restart the service.
+///
+/// Waits until a new instance is ready. A gateway that no service runs is asked to restart in its process.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Remove the service.
+///
+/// It is stopped first. What `install` wrote is removed, what it replaced is put back; sessions, logs and other
+/// state of the gateway stay.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct UninstallArgs {
+    /// Remove a service of another installation too.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 /// List the methods.

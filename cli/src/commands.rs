@@ -7,3 +7,4 @@ pub(crate) mod health;
 pub(crate) mod methods;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod service;

@@ -8,8 +8,8 @@ mod error;
 mod exit;
 mod flags;
 mod method;
+mod notify;
 mod output;
-#[expect(dead_code, reason = "the commands that use it come next")]
 mod service;
 mod settings;
 mod trust;
@@ -112,6 +112,11 @@ fn dispatch(
             commands::call::call(&args, global, method, given, printer)
         }
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
+        Some(GatewayCommand::Install(args)) => commands::service::install(&args, global, printer),
+        Some(GatewayCommand::Start(args)) => commands::service::start(&args, global, printer),
+        Some(GatewayCommand::Stop(args)) => commands::service::stop(&args, global, printer),
+        Some(GatewayCommand::Restart(args)) => commands::service::restart(&args, global, printer),
+        Some(GatewayCommand::Uninstall(args)) => commands::service::uninstall(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),

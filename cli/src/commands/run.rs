@@ -21,6 +21,7 @@ use crate::{
     args::{AuthArg, BindArg, GlobalArgs, RunArgs},
     error::{CliError, Fault, Result},
     exit::Exit,
+    notify::{self, Supervisor},
     output::Printer,
     settings::secret_file,
 };
@@ -30,6 +31,10 @@ const TARGET: &str = "gateway";
 
 /// Runs a gateway until it is told to stop.
 pub(crate) fn run(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
+    notify::outcome(args.supervised_by.is_none(), run_to_end(args, global, printer), printer)
+}
+
+fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     // clap cannot say this: `--dev` may stand anywhere.
     if args.reset && !global.dev {
         return Err(CliError::usage("--reset needs --dev: only the profile `dev` is reset").into());
@@ -58,7 +63,7 @@ pub(crate) fn run(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Res
         resolve_settings(&locations, &config, &env, &options).map_err(|error| misconfigured(&error))?;
     // Held until the process ends: there is one gateway per state directory.
     let lock = StateLock::acquire(locations.state()).map_err(|error| no_state(&error))?;
-    let log = log(&resolved, printer)?;
+    let log = log(&resolved, args.supervised_by.is_none(), printer)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One worker could be held up by one handler that computes.
         .worker_threads(thread::available_parallelism().map_or(2, |cores| cores.get().max(2)))
@@ -99,7 +104,7 @@ fn options(args: &RunArgs, global: &GlobalArgs) -> Result<ServeOptions> {
     })
 }
 
-fn log(resolved: &Resolved, printer: &Printer) -> Result<LogHandle> {
+fn log(resolved: &Resolved, has_console: bool, printer: &Printer) -> Result<LogHandle> {
     // One level holds for the file and the console: the one that says more.
     let verbosity = |level: LogLevel| LogLevel::NAMES.iter().position(|name| *name == level.name());
     let level = [resolved.log.file_level, resolved.log.console_level]
@@ -108,8 +113,9 @@ fn log(resolved: &Resolved, printer: &Printer) -> Result<LogHandle> {
     let settings = LogSettings {
         file: resolved.settings.log_file.clone(),
         level: level.unwrap_or(LogLevel::Info).name().to_owned(),
-        console: resolved.log.console_level != LogLevel::Silent,
+        console: has_console && resolved.log.console_level != LogLevel::Silent,
         colour: printer.colours_stderr(),
+        journal: notify::writes_to_journal(),
         rotation: Rotation { max_bytes: resolved.log.max_file_bytes, ..Rotation::default() },
     };
     logs::init(&settings).map_err(|error| {
@@ -159,15 +165,21 @@ async fn serve(resolved: Resolved, log: &LogHandle) -> Result<Exit> {
     if let Some(Fingerprints { certificate, public_key }) = &fingerprints {
         tracing::info!(target: TARGET, certificate, public_key, "callers pin the TLS certificate by its SHA-256");
     }
+    let supervisor = Supervisor::of_process();
+    supervisor.ready(&format!("listening on port {}", record.port));
     let name = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
         _ = terminate.recv() => "SIGTERM",
+        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
     };
+    supervisor.stopping();
     tracing::info!(target: TARGET, "received {name}; stopping, a second signal ends at once");
     let exit = tokio::select! {
         () = gateway.shutdown("gateway stopping") => Exit::Ok,
         _ = interrupt.recv() => Exit::Interrupted,
         _ = terminate.recv() => Exit::Interrupted,
+        // A drain may take longer than the watchdog waits.
+        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
     };
     if let Err(error) = record.remove(&state) {
         tracing::warn!(target: TARGET, %error, "the runtime record was not removed");

@@ -5,8 +5,13 @@
 //! [`Runner`]. This file owns what is known of a service. To add a manager: its file here, its arm in
 //! [`manager`].
 
+pub(crate) mod files;
 mod host;
+mod launchd;
+pub(crate) mod plan;
+pub(crate) mod ready;
 mod runner;
+mod schtasks;
 mod systemd;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +20,9 @@ use openclaw_gateway::{config::Locations, state::RuntimeRecord};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::plan::{Plan, PlannedFile, Step};
 pub(crate) use self::{
-    host::{Host, Platform},
+    host::{Account, Host, Platform},
     runner::{CommandLine, Ended, Runner, SystemRunner},
 };
 
@@ -329,6 +335,10 @@ impl Inspection {
 
 /// What is known of the gateway as a service on this machine; nothing is changed. `deep` also looks for gateways of
 /// other profiles.
+#[expect(
+    dead_code,
+    reason = "`gateway status` shows it; the commands that change things look at the machine themselves"
+)]
 pub(crate) fn inspect(locations: &Locations, deep: bool) -> Inspection {
     inspect_on(&Host::current(), &SystemRunner, locations, deep)
 }
@@ -356,11 +366,15 @@ pub(crate) fn inspect_on(host: &Host, runner: &dyn Runner, locations: &Locations
         .ok()
         .filter(|system| deep || system.path().exists())
         .and_then(|system| look(system.as_ref()));
-    let (service, other) = match (of_user, of_system) {
+    let (mut service, other) = match (of_user, of_system) {
         (Some(user), Some(system)) if system.installed && !user.installed => (Some(system), None),
         (Some(user), system) => (Some(user), system.filter(|system| system.installed)),
         (None, system) => (system.filter(|system| system.installed), None),
     };
+    if let Some(task) = service.as_mut().filter(|service| service.manager == ManagerKind::Schtasks) {
+        task.activity =
+            record.as_ref().map_or(Activity::Stopped, |record| Activity::Running { pid: record.pid });
+    }
     if let (Some(service), Some(other)) = (&service, &other)
         && service.installed
     {
@@ -466,6 +480,29 @@ pub(crate) trait Manager {
     fn name(&self) -> &str;
     /// The file that defines the service.
     fn path(&self) -> &Path;
+    /// The file that makes a service of `plan`.
+    fn definition(&self, plan: &Plan) -> PlannedFile;
+    /// What would make an installation useless, such as a manager that looks for definitions elsewhere.
+    fn preflight(&self, _host: &Host, _runner: &dyn Runner) -> Option<Problem> {
+        None
+    }
+    /// What must accept the definition, which lies in the file `staged`, before it is put in place. A check whose
+    /// program the machine lacks is left out.
+    fn checks(&self, staged: &Path) -> Vec<Step>;
+    /// What makes the manager know a definition that was put in place or changed.
+    fn register(&self, host: &Host) -> Vec<Step>;
+    /// What makes it stop and forget the service, before the definition is removed.
+    fn unregister(&self, host: &Host) -> Vec<Step>;
+    /// What makes it see that the definition is gone.
+    fn forget(&self, host: &Host) -> Vec<Step>;
+    /// What starts the service.
+    fn start(&self, host: &Host) -> Vec<Step>;
+    /// What stops it.
+    fn stop(&self, host: &Host) -> Vec<Step>;
+    /// What replaces its process.
+    fn restart(&self, host: &Host) -> Vec<Step>;
+    /// What prints the last lines that the service wrote, if the manager keeps them.
+    fn log_lines(&self, host: &Host, count: usize) -> Option<CommandLine>;
     /// What is known of the service.
     ///
     /// # Errors
@@ -486,11 +523,26 @@ pub(crate) trait Manager {
 pub(crate) fn manager(host: &Host, scope: Scope, profile: Option<&str>) -> Result<Box<dyn Manager>, Problem> {
     match host.platform {
         Platform::Linux => Ok(Box::new(systemd::Systemd::new(host, scope, profile))),
-        Platform::MacOs | Platform::Windows | Platform::Other => Err(Problem::new(
+        Platform::MacOs => Ok(Box::new(launchd::Launchd::new(host, scope, profile))),
+        Platform::Windows if scope == Scope::User => Ok(Box::new(schtasks::Schtasks::new(host, profile))),
+        Platform::Windows => Err(Problem::new(
+            "no-system-scope",
+            "on Windows the gateway is a task of the account",
+            "openclaw gateway install",
+        )),
+        Platform::Other => Err(Problem::new(
             "no-manager",
             "no service manager of this system is supported",
             "openclaw gateway run",
         )),
+    }
+}
+
+/// The version of systemd, on which a unit depends; 0 for other managers.
+pub(crate) fn systemd_version(manager: &dyn Manager, runner: &dyn Runner) -> u32 {
+    match manager.kind() {
+        ManagerKind::Systemd => systemd::version(runner),
+        ManagerKind::Launchd | ManagerKind::Schtasks => 0,
     }
 }
 
@@ -501,4 +553,168 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     let words = ["TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "CREDENTIAL", "AUTH"];
     let is_key = name == "KEY" || name.ends_with("KEY") || name.contains("_KEY_");
     !is_location && (is_key || words.iter().any(|word| name.contains(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io};
+
+    use openclaw_gateway::config::{Env, LocationFlags};
+
+    use super::{plan::Request, *};
+
+    /// Answers every command with the same words, and remembers what was asked.
+    #[derive(Debug, Default)]
+    pub(super) struct ScriptedRunner {
+        answers: Vec<(&'static str, Ended)>,
+        pub(super) asked: RefCell<Vec<String>>,
+    }
+
+    impl ScriptedRunner {
+        pub(super) fn says(text: &str) -> Self {
+            Self::default().answers("", true, text, "")
+        }
+
+        /// Answers commands that contain `part`. The first that fits counts.
+        pub(super) fn answers(mut self, part: &'static str, ok: bool, stdout: &str, stderr: &str) -> Self {
+            self.answers.push((part, Ended { ok, stdout: stdout.to_owned(), stderr: stderr.to_owned() }));
+            self
+        }
+    }
+
+    impl Runner for ScriptedRunner {
+        fn run(&self, command: &CommandLine) -> io::Result<Ended> {
+            let text = command.to_string();
+            self.asked.borrow_mut().push(text.clone());
+            let found = self.answers.iter().find(|(part, _)| text.contains(part));
+            found.map(|(_, ended)| ended.clone()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        }
+    }
+
+    pub(super) fn host() -> Host {
+        let account = Account { name: "ada".to_owned(), uid: 1000, gid: 1000, home: "/home/ada".into() };
+        Host {
+            platform: Platform::Linux,
+            account,
+            invoker: None,
+            home: "/home/ada".into(),
+            config_home: "/home/ada/.config".into(),
+            system_units: "/nowhere/system".into(),
+            runtime_dir: None,
+            is_container: false,
+            enforces_selinux: false,
+            program: "/opt/open claw/bin/openclaw".into(),
+            variables: std::collections::BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn locations(profile: Option<&str>) -> Locations {
+        let flags = LocationFlags { profile: profile.map(str::to_owned), dev: false };
+        Locations::resolve(&flags, &Env::from_iter([("HOME", "/home/ada")])).expect("the profile is good")
+    }
+
+    pub(super) fn plan(scope: Scope) -> Plan {
+        let request = Request {
+            scope,
+            port: Some(18999),
+            token: Some("hush-token".to_owned()),
+            environment: vec![
+                ("GREETING".to_owned(), "100% \"sure\" $HOME".to_owned()),
+                ("OPENAI_API_KEY".to_owned(), "hush-key".to_owned()),
+            ],
+            config: None,
+        };
+        Plan::new(&request, &host(), &locations(None), "openclaw-gateway.service", 257)
+    }
+
+    #[test]
+    fn no_definition_of_any_manager_holds_a_secret() {
+        for (platform, scope) in [
+            (Platform::Linux, Scope::User),
+            (Platform::Linux, Scope::System),
+            (Platform::MacOs, Scope::User),
+            (Platform::MacOs, Scope::System),
+            (Platform::Windows, Scope::User),
+        ] {
+            let host = Host { platform, ..host() };
+            let manager = manager(&host, scope, None).expect("there is one");
+            let plan = plan(scope);
+            let file = manager.definition(&plan);
+            assert!(!file.content.contains("hush"), "{}", file.content);
+            let steps =
+                [manager.register(&host), manager.start(&host), manager.restart(&host), manager.stop(&host)];
+            assert!(!format!("{steps:?}").contains("hush"));
+            let secrets: Vec<_> = plan.files.iter().filter(|file| file.content.contains("hush")).collect();
+            assert!(secrets.len() == 2 && secrets.iter().all(|file| file.is_secret && file.mode == 0o600));
+        }
+    }
+
+    #[test]
+    fn names_of_secrets_are_told_from_names_of_places() {
+        for name in [
+            "OPENCLAW_GATEWAY_TOKEN",
+            "openai_api_key",
+            "AWS_SECRET_ACCESS_KEY",
+            "DB_PASSWORD",
+            "KEY",
+            "AUTH",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["PATH", "HOME", "OPENCLAW_STATE_DIR", "TOKEN_FILE", "KEYBOARD", "SSH_AUTH_DIR"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn json_of_an_older_unit_shows_none_of_its_secrets() {
+        let definition = Definition {
+            arguments: ["node", "--token", "hush", "--password=hush"].map(str::to_owned).to_vec(),
+            environment: vec![("OPENCLAW_GATEWAY_TOKEN".to_owned(), "hush".to_owned())],
+        };
+        let state = ServiceState {
+            manager: ManagerKind::Systemd,
+            scope: Scope::User,
+            name: "x".to_owned(),
+            path: "/x".into(),
+            definition: Some(definition),
+            installed: true,
+            enabled: true,
+            activity: Activity::Running { pid: 7 },
+            detail: Detail::default(),
+            origin: Origin::Stock,
+        };
+        let json = state.json();
+        assert!(!json.to_string().contains("hush"), "{json}");
+        assert_eq!(json["runtime"]["pid"], 7);
+        let codes: Vec<_> =
+            audit(&state, &host(), &locations(None)).iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, ["foreign", "secret-in-definition"]);
+    }
+
+    #[test]
+    fn a_system_without_services_is_told_from_one_without_a_session() {
+        let offline = |host: &Host| {
+            let runner = ScriptedRunner::default()
+                .answers("is-system-running", false, "offline\n", "")
+                .answers("show", false, "", "Failed to connect to bus");
+            inspect_on(host, &runner, &locations(None), false).problems[0].clone()
+        };
+        assert_eq!(offline(&host()).code, "no-systemd");
+        assert_eq!(offline(&Host { is_container: true, ..host() }).code, "container");
+        let no_bus = |host: &Host| {
+            let runner = ScriptedRunner::default()
+                .answers("is-system-running", true, "running\n", "")
+                .answers("show", false, "", "Failed to connect to bus: No medium found");
+            inspect_on(host, &runner, &locations(None), false).problems[0].clone()
+        };
+        assert_eq!(no_bus(&host()).hint, "sudo loginctl enable-linger ada");
+        let mut root = host();
+        root.account.uid = 0;
+        assert_eq!(no_bus(&root).hint, "openclaw gateway install --system");
+        // A system without systemctl at all.
+        let bare = inspect_on(&host(), &ScriptedRunner::default(), &locations(None), false);
+        assert_eq!(bare.problems[0].code, "no-systemd");
+        assert!(bare.service.is_none());
+    }
 }

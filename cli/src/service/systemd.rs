@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
 
+use crate::exit::Exit;
+
 use super::{
     Activity, CommandLine, Definition, Detail, Ended, Host, Manager, ManagerKind, Origin, Problem, Runner,
     Scope, ServiceState,
+    plan::{Plan, PlannedFile, Role, Step},
 };
 
 /// The first line of a unit that `gateway install` wrote.
@@ -164,6 +168,95 @@ impl Manager for Systemd {
         &self.path
     }
 
+    fn definition(&self, plan: &Plan) -> PlannedFile {
+        PlannedFile {
+            path: self.path.clone(),
+            content: unit(plan),
+            // Units of the account are nobody else's business; those of the machine are read by tools of others.
+            mode: if self.scope == Scope::User { 0o600 } else { 0o644 },
+            is_secret: false,
+            role: Role::Definition,
+        }
+    }
+
+    /// The manager of the account has a home directory of its own, which need not be this shell's.
+    fn preflight(&self, host: &Host, runner: &dyn Runner) -> Option<Problem> {
+        let folder = self.path.parent()?;
+        let asked = runner.run(&self.systemctl(host, &["show", "--property=UnitPath", "--value"])).ok()?;
+        let is_read = !asked.ok || words(&asked.stdout).iter().any(|known| Path::new(known) == folder);
+        (!is_read).then(|| {
+            Problem::new(
+                "unit-path",
+                format!("the service manager of {} does not read {}", host.account.name, folder.display()),
+                format!("HOME={} XDG_CONFIG_HOME= openclaw gateway install", host.account.home.display()),
+            )
+        })
+    }
+
+    fn checks(&self, staged: &Path) -> Vec<Step> {
+        let user = (self.scope == Scope::User).then(|| "--user".to_owned());
+        let words = ["systemd-analyze".to_owned()].into_iter().chain(user).chain([
+            "verify".to_owned(),
+            "--man=no".to_owned(),
+            staged.display().to_string(),
+        ]);
+        vec![Step::must(CommandLine::new(words))]
+    }
+
+    fn register(&self, host: &Host) -> Vec<Step> {
+        vec![
+            Step::must(self.systemctl(host, &["daemon-reload"])),
+            Step::must(self.systemctl(host, &["enable", &self.unit])),
+        ]
+    }
+
+    fn unregister(&self, host: &Host) -> Vec<Step> {
+        vec![Step::must(self.systemctl(host, &["disable", "--now", &self.unit]))]
+    }
+
+    fn forget(&self, host: &Host) -> Vec<Step> {
+        vec![
+            Step::must(self.systemctl(host, &["daemon-reload"])),
+            Step::may(self.systemctl(host, &["reset-failed", &self.unit])),
+        ]
+    }
+
+    /// A start that was given up on counts no more once somebody asks for another. Whether it works is seen by
+    /// looking at the gateway, which says more than the job.
+    fn start(&self, host: &Host) -> Vec<Step> {
+        vec![
+            Step::may(self.systemctl(host, &["reset-failed", &self.unit])),
+            Step::must(self.systemctl(host, &["start", "--no-block", &self.unit])),
+        ]
+    }
+
+    fn stop(&self, host: &Host) -> Vec<Step> {
+        vec![Step::must(self.systemctl(host, &["stop", "--no-block", &self.unit]))]
+    }
+
+    fn restart(&self, host: &Host) -> Vec<Step> {
+        vec![
+            Step::may(self.systemctl(host, &["reset-failed", &self.unit])),
+            Step::must(self.systemctl(host, &["restart", "--no-block", &self.unit])),
+        ]
+    }
+
+    fn log_lines(&self, _host: &Host, count: usize) -> Option<CommandLine> {
+        let count = count.to_string();
+        let user = (self.scope == Scope::User).then_some("--user");
+        let words = ["journalctl"].into_iter().chain(user);
+        Some(CommandLine::new(words.chain([
+            "-u",
+            &self.unit,
+            "-n",
+            &count,
+            "-o",
+            "cat",
+            "--no-pager",
+            "--quiet",
+        ])))
+    }
+
     fn state(&self, host: &Host, runner: &dyn Runner) -> Result<ServiceState, Problem> {
         self.state_of(host, runner, &self.unit, &self.path)
     }
@@ -227,6 +320,70 @@ fn not_booted(host: &Host) -> Problem {
     } else {
         Problem::new("no-systemd", "this system was not started by systemd", "openclaw gateway run")
     }
+}
+
+/// The unit of a plan. Version 254 of systemd is the first that lets the pauses between restarts grow.
+fn unit(plan: &Plan) -> String {
+    let profile = plan.profile.as_ref().map(|profile| format!(" (profile: {profile})")).unwrap_or_default();
+    let mut text = format!("{HEADER}\n\n[Unit]\nDescription=OpenClaw Gateway{profile}\n");
+    let mut line = |key: &str, value: &str| {
+        writeln!(text, "{key}={value}").expect("a String takes everything");
+    };
+    if plan.scope == Scope::System {
+        line("After", "network-online.target");
+        line("Wants", "network-online.target");
+    }
+    // With the pauses below, only a gateway that ends at once each time comes so far.
+    line("StartLimitIntervalSec", "600");
+    line("StartLimitBurst", "30");
+    line("\n[Service]\nType", "notify");
+    line("NotifyAccess", "main");
+    let command = [plan.program.display().to_string()].into_iter().chain(plan.arguments.iter().cloned());
+    let command: Vec<String> = command.map(|word| quoted(&word.replace('$', "$$"))).collect();
+    line("ExecStart", &command.join(" "));
+    if plan.scope == Scope::System && plan.account.uid != 0 {
+        line("User", &plan.account.name);
+    }
+    for (name, value) in &plan.environment {
+        line("Environment", &quoted(&format!("{name}={value}")));
+    }
+    if let Some(file) = &plan.secrets {
+        // The rest of the line is the path, blanks included.
+        line("EnvironmentFile", &file.display().to_string().replace('%', "%%"));
+    }
+    line("Restart", "on-failure");
+    line("RestartPreventExitStatus", &Exit::Configuration.code().to_string());
+    if plan.systemd >= 254 {
+        line("RestartSec", "1");
+        line("RestartSteps", "6");
+        line("RestartMaxDelaySec", "60");
+    } else {
+        line("RestartSec", "10");
+    }
+    line("TimeoutStartSec", "60");
+    line("TimeoutStopSec", &plan.stop_timeout.as_secs().to_string());
+    line("WatchdogSec", "30");
+    line("KillMode", "mixed");
+    line("OOMPolicy", "continue");
+    line("UMask", "0077");
+    let target = if plan.scope == Scope::User { "default.target" } else { "multi-user.target" };
+    line("\n[Install]\nWantedBy", target);
+    text
+}
+
+/// `word` as a line of a unit holds it: one word, taken as it is.
+fn quoted(word: &str) -> String {
+    let plain = word.replace('%', "%%");
+    if !plain.is_empty() && !plain.contains([' ', '\t', '"', '\'', '\\', ';', '#']) {
+        return plain;
+    }
+    format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The version in the first line of `systemctl --version`, 0 when it cannot be told.
+pub(super) fn version(runner: &dyn Runner) -> u32 {
+    let ended = runner.run(&CommandLine::new(["systemctl", "--version"]));
+    ended.ok().and_then(|ended| ended.stdout.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
 /// The lines `Name=value` of `systemctl show`.
@@ -303,4 +460,108 @@ pub(super) fn words(line: &str) -> Vec<String> {
     }
     words.extend(word);
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_gateway::settings::Limits;
+
+    use super::*;
+    use crate::service::tests::{ScriptedRunner, host, plan};
+
+    const RUNNING: &str = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nSubState=running\n\
+        Result=success\nMainPID=42\nExecMainCode=0\nExecMainStatus=0\nNRestarts=3\nFragmentPath=\n";
+
+    #[test]
+    fn a_unit_of_the_account() {
+        insta::assert_snapshot!(unit(&plan(Scope::User)));
+    }
+
+    #[test]
+    fn a_unit_of_the_machine() {
+        insta::assert_snapshot!(unit(&plan(Scope::System)));
+    }
+
+    #[test]
+    fn an_older_systemd_gets_no_setting_that_it_does_not_know() {
+        let old = unit(&Plan { systemd: 252, ..plan(Scope::User) });
+        assert!(!old.contains("RestartSteps") && old.contains("RestartSec=10\n"), "{old}");
+    }
+
+    #[test]
+    fn a_gateway_has_time_to_drain() {
+        assert!(plan(Scope::User).stop_timeout > Limits::default().drain_timeout);
+    }
+
+    #[test]
+    fn a_unit_is_read_back_as_it_was_planned() {
+        let plan = plan(Scope::User);
+        let read = definition(&unit(&plan));
+        assert_eq!(read.arguments[0], plan.program.display().to_string());
+        assert_eq!(read.arguments[1..], plan.arguments);
+        assert_eq!(read.environment, plan.environment);
+        assert_eq!(read.port(), Some(18999));
+    }
+
+    #[test]
+    fn any_word_survives_quoting() {
+        for word in
+            ["", "plain", "a b", "a\"b", "a\\b", "it's", "100%", "%h", "$HOME", "a;b", "#x", "a\\ b\" %%"]
+        {
+            assert_eq!(words(&quoted(word)), [word], "{word:?} as {}", quoted(word));
+        }
+    }
+
+    #[test]
+    fn the_writer_of_a_unit_is_known() {
+        let own = unit(&plan(Scope::User));
+        assert_eq!(origin(&own, &host()), Origin::This);
+        let elsewhere = Host { program: "/usr/bin/openclaw".into(), ..host() };
+        assert_eq!(origin(&own, &elsewhere), Origin::OtherInstallation);
+        let stock = "[Service]\nExecStart=/usr/bin/node /x/dist/index.js gateway --port 19201\n\
+                     Environment=OPENCLAW_SERVICE_MARKER=openclaw\n";
+        assert_eq!(origin(stock, &host()), Origin::Stock);
+        assert_eq!(definition(stock).port(), Some(19201));
+        assert_eq!(origin("[Service]\nExecStart=/bin/true\n", &host()), Origin::Unknown);
+    }
+
+    #[test]
+    fn what_systemctl_shows_is_read() {
+        let host = host();
+        let systemd = Systemd::new(&host, Scope::User, Some("work"));
+        assert_eq!(systemd.path, Path::new("/home/ada/.config/systemd/user/openclaw-gateway-work.service"));
+        for (from, to, expected) in [
+            ("", "", Activity::Running { pid: 42 }),
+            ("=active", "=activating", Activity::Restarting),
+            ("=active", "=inactive", Activity::Stopped),
+            ("=active", "=failed", Activity::Failed { exit: None }),
+        ] {
+            let text = RUNNING.replace(from, to);
+            let text = if from.is_empty() { RUNNING.to_owned() } else { text };
+            let state = systemd.state(&host, &ScriptedRunner::says(&text)).expect("it answers");
+            assert_eq!(state.activity, expected);
+            assert!(state.enabled && state.installed);
+        }
+        let failed = RUNNING
+            .replace("=active", "=failed")
+            .replace("ExecMainCode=0", "ExecMainCode=1")
+            .replace("ExecMainStatus=0", "ExecMainStatus=78");
+        let state = systemd.state(&host, &ScriptedRunner::says(&failed)).expect("it answers");
+        assert_eq!(state.activity, Activity::Failed { exit: Some(78) });
+    }
+
+    #[test]
+    fn lingering_that_is_off_is_found() {
+        let host = host();
+        let systemd = Systemd::new(&host, Scope::User, None);
+        let runner = ScriptedRunner::default().answers("loginctl", true, "Linger=no\n", "").answers(
+            "systemctl",
+            true,
+            RUNNING,
+            "",
+        );
+        let service = systemd.state(&host, &runner).expect("it answers");
+        let problems = systemd.problems(&host, &runner, &service);
+        assert_eq!(problems[0].hint, "loginctl enable-linger ada");
+    }
 }

@@ -396,6 +396,7 @@ mod tests {
             level: "info".to_owned(),
             console: false,
             colour: false,
+            journal: false,
             rotation: Rotation { max_bytes: 1_000, files: 4, ..Rotation::default() },
         };
         let (layer, handle) = start(&settings).expect("threads");

@@ -13,7 +13,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-use super::LogHandle;
+use super::{LogHandle, LogSettings};
 
 /// What one value may take up of a line. A runaway value must not push everything else out of the log.
 const MAX_VALUE_BYTES: usize = 16 << 10;
@@ -22,12 +22,30 @@ const MAX_VALUE_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct LogLayer {
     handle: LogHandle,
-    colour: bool,
+    style: Style,
+}
+
+/// How lines for people look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Plain,
+    Colour,
+    Journal,
+}
+
+impl Style {
+    pub(super) fn of(settings: &LogSettings) -> Self {
+        match settings {
+            LogSettings { journal: true, .. } => Self::Journal,
+            LogSettings { colour: true, .. } => Self::Colour,
+            LogSettings { .. } => Self::Plain,
+        }
+    }
 }
 
 impl LogLayer {
-    pub(super) fn new(handle: LogHandle, colour: bool) -> Self {
-        Self { handle, colour }
+    pub(super) fn new(handle: LogHandle, style: Style) -> Self {
+        Self { handle, style }
     }
 }
 
@@ -61,7 +79,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         let shared = &self.handle.shared;
         shared.file.push(record.json().as_bytes());
         if let Some(console) = &shared.console {
-            console.push(record.text(self.colour).as_bytes());
+            console.push(record.text(self.style).as_bytes());
         }
     }
 }
@@ -211,7 +229,8 @@ impl Record {
     }
 
     /// As a line for people.
-    fn text(&self, colour: bool) -> String {
+    fn text(&self, style: Style) -> String {
+        let colour = style == Style::Colour;
         let (dim, reset) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         let paint = match self.level {
             _ if !colour => "",
@@ -221,10 +240,21 @@ impl Record {
             _ => "\x1b[34m",
         };
         let mut line = String::with_capacity(160);
-        push(
-            &mut line,
-            format_args!("{dim}{:.3}{reset} {paint}{:<5}{reset} ", self.time, self.level.as_str()),
-        );
+        if style == Style::Journal {
+            // The severities of syslog(3).
+            let severity = match self.level {
+                Level::ERROR => 3,
+                Level::WARN => 4,
+                Level::INFO => 6,
+                _ => 7,
+            };
+            push(&mut line, format_args!("<{severity}>"));
+        } else {
+            push(
+                &mut line,
+                format_args!("{dim}{:.3}{reset} {paint}{:<5}{reset} ", self.time, self.level.as_str()),
+            );
+        }
         push_visible(&mut line, &self.subsystem);
         line.push_str(": ");
         push_visible(&mut line, &self.fields.message);
@@ -325,9 +355,12 @@ mod tests {
         ];
         let record = record("ready\n", others);
         assert_eq!(
-            record.text(false),
+            record.text(Style::Plain),
             "2026-11-22T09:05:01.461Z INFO  gateway: ready\\n port=18789 path=\"/a b\" mode=x\\u{1b}\n"
         );
-        assert!(record.text(true).contains("\x1b[32mINFO \x1b[0m"), "{:?}", record.text(true));
+        let coloured = record.text(Style::Colour);
+        assert!(coloured.contains("\x1b[32mINFO \x1b[0m"), "{coloured:?}");
+        let journal = record.text(Style::Journal);
+        assert!(journal.starts_with("<6>") && !journal.contains('\x1b'), "{journal:?}");
     }
 }

@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::watch;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use self::layer::Style;
 pub use self::{follow::LogFollower, layer::LogLayer, tail::LogReader};
 use self::{queue::Queue, writer::Writer};
 
@@ -54,6 +55,9 @@ pub struct LogSettings {
     pub console: bool,
     /// Whether these are coloured.
     pub colour: bool,
+    /// Whether these are for systemd's journal: each begins with its severity, which the journal takes away, and
+    /// without the time, which the journal adds. Then they have no colour.
+    pub journal: bool,
     /// When a new file is begun.
     pub rotation: Rotation,
 }
@@ -72,6 +76,7 @@ impl LogSettings {
             level: level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned()),
             console: false,
             colour: !no_colour && io::stderr().is_terminal(),
+            journal: false,
             rotation: Rotation::default(),
         }
     }
@@ -230,7 +235,7 @@ pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupEr
     if let Some(console) = console {
         spawn("log-console", move || write_console(&console))?;
     }
-    Ok((LogLayer::new(handle.clone(), settings.colour), handle))
+    Ok((LogLayer::new(handle.clone(), Style::of(settings)), handle))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), LogSetupError> {

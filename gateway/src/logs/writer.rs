@@ -341,7 +341,14 @@ mod tests {
 
     fn settings(path: PathBuf, max_bytes: u64) -> LogSettings {
         let rotation = Rotation { max_bytes, files: 3, ..Rotation::default() };
-        LogSettings { file: path, level: "info".to_owned(), console: false, colour: false, rotation }
+        LogSettings {
+            file: path,
+            level: "info".to_owned(),
+            console: false,
+            colour: false,
+            journal: false,
+            rotation,
+        }
     }
 
     /// Runs `body` with a log at `log/openclaw.log` of a new directory.
