@@ -4,7 +4,7 @@ set -uo pipefail
 export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 failures=0
 
-row() { printf '%-6s %-58s %s\n' "$1" "$2" "${3:-}"; [ "$1" = ok ] || failures=$((failures + 1)); }
+row() { printf '%-6s %-58s %s\n' "$1" "$2" "${3:-}" | sed 's/ *$//'; [ "$1" = ok ] || failures=$((failures + 1)); }
 # check <what> <command…>: the command succeeds.
 check() { local what=$1; shift; local out; if out=$("$@" 2>&1); then row ok "$what"; else row FAIL "$what" "$out"; fi; }
 # says <what> <part> <command…>: the output has the part, whatever the exit code.
@@ -22,8 +22,8 @@ ada() { runuser -u ada -- env -i HOME=/home/ada USER=ada PATH="$PATH" "$@"; }
 says "no session: install names the one command" "sudo loginctl enable-linger ada" ada openclaw gateway install
 tree /home/ada | diff /tmp/tree.before - >/dev/null && row ok "a refused install leaves nothing" || row FAIL "a refused install leaves nothing"
 loginctl enable-linger ada
-soon "the service manager of the account runs" test -S "/run/user/$(id -u ada)/bus"
-ada systemd-analyze --version >/dev/null
+soon "the service manager of the account runs" test -S "/run/user/$(id -u ada)/systemd/private"
+[ "$failures" = 0 ] || { systemctl status "user@$(id -u ada).service" user-runtime-dir@* systemd-logind dbus --no-pager -l; journalctl -b --no-pager -n 40; sleep 2; exit 1; }
 
 ada openclaw gateway install --dry-run --json >/tmp/dry.json
 tree /home/ada | diff /tmp/tree.before - >/dev/null && row ok "a dry run leaves nothing" || row FAIL "a dry run leaves nothing"
@@ -49,8 +49,9 @@ ps axww -o args | grep -q '[h]ush' && row FAIL "no secret in the list of process
 grep -rl hush "$unit" /home/ada/.config >/dev/null && row FAIL "no secret in the unit" || row ok "no secret in the unit"
 user show openclaw-gateway.service | grep -q hush && row FAIL "no secret in what systemctl shows" || row ok "no secret in what systemctl shows"
 
+[ "${pid:-0}" != 0 ] || { echo "there is no gateway to go on with"; sleep 1; exit 1; }
 another() { [ "$(property MainPID)" != "$1" ] && [ "$(property MainPID)" != 0 ] && ada openclaw gateway health; }
-kill -SEGV "$pid"; soon "a crash: the gateway comes back" another "$pid"
+kill -ABRT "$pid"; soon "a crash: the gateway comes back" another "$pid"
 pid=$(property MainPID)
 check "restart waits for a new instance" ada openclaw gateway restart
 [ "$(property MainPID)" != "$pid" ] && row ok "it is another process" || row FAIL "it is another process"
@@ -117,4 +118,6 @@ systemctl is-enabled openclaw-gateway >/dev/null && row ok "--system: it starts 
 check "--system: uninstall" sudo openclaw gateway uninstall --system
 [ ! -e /etc/systemd/system/openclaw-gateway.service ] && row ok "--system: the unit is gone" || row FAIL "--system: the unit is gone"
 echo "$failures did not go as they should"
+# The reader of this output ends with the system.
+sleep 1
 [ "$failures" = 0 ]

@@ -615,10 +615,12 @@ impl<'a> Desk<'a> {
             .put(&PlannedFile { path: path.clone(), ..staged.clone() }, false)
             .map_err(|error| unwritten(&error))
             .and_then(|()| {
-                for step in manager.checks(&path) {
-                    // Without the tool, the manager finds out by itself.
+                for step in manager.checks(&self.host, &path) {
+                    // Without the tool, or where it has trouble of its own, the manager finds out by itself.
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
                     if let Ok(ended) = self.runner.run(&step.command)
                         && !ended.ok
+                        && ended.complaint().contains(&*name)
                     {
                         return Err(failed(format!("`{}` finds fault with the definition", step.command))
                             .cause(ended.complaint())

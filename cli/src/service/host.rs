@@ -85,7 +85,8 @@ impl Host {
             system_units: "/etc/systemd/system".into(),
             runtime_dir: text("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
-                .or_else(|| usual.join("bus").exists().then_some(usual)),
+                // The manager's own socket: without the package of the session bus there is no other.
+                .or_else(|| usual.join("systemd/private").exists().then_some(usual)),
             is_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
             enforces_selinux: fs::read_to_string("/sys/fs/selinux/enforce")
                 .is_ok_and(|mode| mode.trim() == "1"),

@@ -78,7 +78,7 @@ impl Manager for Launchd {
         }
     }
 
-    fn checks(&self, staged: &Path) -> Vec<Step> {
+    fn checks(&self, _host: &Host, staged: &Path) -> Vec<Step> {
         vec![Step::must(CommandLine::new([
             "plutil".to_owned(),
             "-lint".to_owned(),

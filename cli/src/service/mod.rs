@@ -488,7 +488,7 @@ pub(crate) trait Manager {
     }
     /// What must accept the definition, which lies in the file `staged`, before it is put in place. A check whose
     /// program the machine lacks is left out.
-    fn checks(&self, staged: &Path) -> Vec<Step>;
+    fn checks(&self, host: &Host, staged: &Path) -> Vec<Step>;
     /// What makes the manager know a definition that was put in place or changed.
     fn register(&self, host: &Host) -> Vec<Step>;
     /// What makes it stop and forget the service, before the definition is removed.

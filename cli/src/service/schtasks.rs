@@ -63,7 +63,7 @@ impl Manager for Schtasks {
         }
     }
 
-    fn checks(&self, _staged: &Path) -> Vec<Step> {
+    fn checks(&self, _host: &Host, _staged: &Path) -> Vec<Step> {
         Vec::new()
     }
 

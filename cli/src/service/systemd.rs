@@ -44,7 +44,11 @@ impl Systemd {
     pub(super) fn systemctl(&self, host: &Host, arguments: &[&str]) -> CommandLine {
         let user = (self.scope == Scope::User).then_some("--user");
         let words = ["systemctl"].into_iter().chain(user).chain(arguments.iter().copied());
-        let command = CommandLine::new(words);
+        self.at_runtime_dir(host, CommandLine::new(words))
+    }
+
+    /// Shows a command of the account where its manager is.
+    fn at_runtime_dir(&self, host: &Host, command: CommandLine) -> CommandLine {
         match &host.runtime_dir {
             Some(runtime) if self.scope == Scope::User => {
                 command.with("XDG_RUNTIME_DIR", runtime.display().to_string())
@@ -193,14 +197,14 @@ impl Manager for Systemd {
         })
     }
 
-    fn checks(&self, staged: &Path) -> Vec<Step> {
+    fn checks(&self, host: &Host, staged: &Path) -> Vec<Step> {
         let user = (self.scope == Scope::User).then(|| "--user".to_owned());
         let words = ["systemd-analyze".to_owned()].into_iter().chain(user).chain([
             "verify".to_owned(),
             "--man=no".to_owned(),
             staged.display().to_string(),
         ]);
-        vec![Step::must(CommandLine::new(words))]
+        vec![Step::must(self.at_runtime_dir(host, CommandLine::new(words)))]
     }
 
     fn register(&self, host: &Host) -> Vec<Step> {
