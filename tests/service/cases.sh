@@ -114,9 +114,11 @@ check "--system: start" sudo openclaw gateway start --system
 [ "$(ps -o user= -p "$(systemctl show openclaw-gateway --property=MainPID --value)")" = ada ] && row ok "--system: it runs as the account" || row FAIL "--system: it runs as the account"
 check "--system: the account finds it" ada openclaw gateway health
 check "--system: restart" sudo openclaw gateway restart --system
+[ "$(stat -c %U /var/lib/openclaw-gateway/openclaw-gateway.service.json)" = root ] && row ok "--system: what root will remove is root's to say" || row FAIL "--system: what root will remove is root's to say"
 systemctl is-enabled openclaw-gateway >/dev/null && row ok "--system: it starts at boot" || row FAIL "--system: it starts at boot"
 check "--system: uninstall" sudo openclaw gateway uninstall --system
 [ ! -e /etc/systemd/system/openclaw-gateway.service ] && row ok "--system: the unit is gone" || row FAIL "--system: the unit is gone"
+[ ! -e /var/lib/openclaw-gateway ] && row ok "--system: nothing of root's is left" || row FAIL "--system: nothing of root's is left"
 echo "$failures did not go as they should"
 # The reader of this output ends with the system.
 sleep 1

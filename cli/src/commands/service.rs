@@ -44,33 +44,31 @@ pub(crate) fn install(args: &InstallArgs, global: &GlobalArgs, printer: &Printer
         Some(path) => Some(crate::settings::secret_file(path)?.expose_secret().to_owned()),
         None => args.token.clone(),
     };
-    told("install", printer, Desk::open(args.service, global, printer), |desk| desk.install(args, token))
+    told("install", printer, Desk::open(args.service, global), |desk| desk.install(args, token))
 }
 
 /// Starts the service.
 pub(crate) fn start(args: &StartArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let timeout = Duration::from_millis(args.wait.timeout);
-    told("start", printer, Desk::open(args.service, global, printer), |desk| desk.start(timeout))
+    told("start", printer, Desk::open(args.service, global), |desk| desk.start(timeout))
 }
 
 /// Stops the service, or the gateway that no service runs.
 pub(crate) fn stop(args: &StopArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let timeout = Duration::from_millis(args.wait.timeout);
-    told("stop", printer, Desk::open(args.service, global, printer), |desk| desk.stop(timeout))
+    told("stop", printer, Desk::open(args.service, global), |desk| desk.stop(timeout))
 }
 
 /// Restarts the service, or the gateway that no service runs.
 pub(crate) fn restart(args: &RestartArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let timeout = Duration::from_millis(args.wait.timeout);
-    told("restart", printer, Desk::open(args.service, global, printer), |desk| desk.restart(timeout))
+    told("restart", printer, Desk::open(args.service, global), |desk| desk.restart(timeout))
 }
 
 /// Removes the service.
 pub(crate) fn uninstall(args: &UninstallArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let timeout = Duration::from_millis(args.wait.timeout);
-    told("uninstall", printer, Desk::open(args.service, global, printer), |desk| {
-        desk.uninstall(args.force, timeout)
-    })
+    told("uninstall", printer, Desk::open(args.service, global), |desk| desk.uninstall(args.force, timeout))
 }
 
 /// What a command has done.
@@ -115,6 +113,9 @@ impl Report {
         if !self.warnings.is_empty() {
             json["warnings"] = json!(self.warnings);
         }
+        if self.result != "dry-run" && !self.done.is_empty() {
+            json["done"] = json!(self.done);
+        }
         for (name, value) in &self.members {
             json[name] = value.clone();
         }
@@ -134,15 +135,15 @@ fn told(
     action: &str,
     printer: &Printer,
     desk: Result<Desk<'_>>,
-    work: impl FnOnce(&mut Desk<'_>) -> std::result::Result<Report, CliError>,
+    work: impl FnOnce(&mut Desk<'_>) -> Result<Report>,
 ) -> Result<Exit> {
-    let mut report = match desk.and_then(|mut desk| {
-        let report = work(&mut desk).map_err(Failure::from)?;
-        Ok((report, desk))
-    }) {
-        Ok((report, desk)) => {
-            Report { done: desk.done.into_iter().chain(report.done.clone()).collect(), ..report }
-        }
+    let outcome = desk.and_then(|mut desk| {
+        let mut report = work(&mut desk)?;
+        report.done.splice(0..0, desk.done);
+        Ok(report)
+    });
+    let report = match outcome {
+        Ok(report) => report,
         Err(Failure::Error(error)) if printer.is_json() => {
             let mut envelope = error.envelope();
             envelope["action"] = json!(action);
@@ -153,12 +154,7 @@ fn told(
         Err(failure) => return Err(failure),
     };
     if printer.is_json() {
-        if !report.members.contains_key("commands") {
-            report = Report { members: report.members.clone(), ..report };
-            report.members.insert("done".to_owned(), json!(report.done));
-        }
-        printer.json(&report.json(action))?;
-        return Ok(Exit::Ok);
+        return printer.json(&report.json(action)).map(|()| Exit::Ok);
     }
     printer.line(&printer.styled(GOOD, &report.message))?;
     for line in &report.done {
@@ -189,7 +185,7 @@ struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    fn open(args: ServiceArgs, global: &'a GlobalArgs, _printer: &Printer) -> Result<Self> {
+    fn open(args: ServiceArgs, global: &'a GlobalArgs) -> Result<Self> {
         let host = Host::current();
         let mut env = Env::of_process();
         if let Some(invoker) = &host.invoker {
@@ -245,13 +241,13 @@ impl<'a> Desk<'a> {
     }
 
     /// The service to control and its manager.
-    fn service(&self) -> std::result::Result<(ServiceState, Box<dyn Manager>, Inspection), CliError> {
+    fn service(&self) -> Result<(ServiceState, Box<dyn Manager>, Inspection)> {
         let mut inspection = self.inspect();
         let Some(service) = inspection.service.take() else {
             let problem = inspection.problems.first().cloned();
-            return Err(
-                problem.map_or_else(|| failed("there is no service manager"), |problem| refused(&problem))
-            );
+            return Err(problem
+                .map_or_else(|| failed("there is no service manager"), |problem| refused(&problem))
+                .into());
         };
         let manager = manager(&self.host, service.scope, self.locations.profile())
             .map_err(|problem| refused(&problem))?;
@@ -264,7 +260,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Runs steps and remembers them.
-    fn take(&mut self, steps: &[Step], scope: Scope, verb: &str) -> std::result::Result<(), CliError> {
+    fn take(&mut self, steps: &[Step], scope: Scope, verb: &str) -> Result<()> {
         for step in steps {
             let ended = self.runner.run(&step.command);
             let (ok, complaint) = match ended {
@@ -277,32 +273,30 @@ impl<'a> Desk<'a> {
                 let error = failed(format!("`{}` failed", step.command)).cause(&complaint);
                 let denied = ["authentication", "Access denied", "Permission denied", "not permitted"];
                 let is_denied = !self.host.is_root() && denied.iter().any(|word| complaint.contains(word));
-                return Err(if is_denied && scope == Scope::System {
+                return Err((if is_denied && scope == Scope::System {
                     error.hint(self.again(verb, scope))
                 } else {
                     error.hint(step.command.to_string())
-                });
+                })
+                .into());
             }
         }
         Ok(())
     }
 
-    fn install(
-        &mut self,
-        args: &InstallArgs,
-        token: Option<String>,
-    ) -> std::result::Result<Report, CliError> {
+    fn install(&mut self, args: &InstallArgs, token: Option<String>) -> Result<Report> {
         let scope = self.scope();
         let environment = self.variables(&args.env)?;
         if scope == Scope::System && !self.host.is_root() && !args.dry_run {
-            return Err(
-                failed("a service of the machine is installed by root").hint(self.again("install", scope))
-            );
+            return Err(failed("a service of the machine is installed by root")
+                .hint(self.again("install", scope))
+                .into());
         }
         if scope == Scope::User && self.host.invoker.is_some() {
             return Err(failed("with sudo this would be a service of root's account")
                 .hint(format!("{}, without sudo", (self.command)("gateway install")))
-                .hint(self.again("install", Scope::System)));
+                .hint(self.again("install", Scope::System))
+                .into());
         }
         let mut warnings = Vec::new();
         if let Some(runtime) = &args.runtime {
@@ -317,7 +311,7 @@ impl<'a> Desk<'a> {
         let current = match (state, args.dry_run) {
             (Ok(state), _) => {
                 if let Some(problem) = manager.preflight(&self.host, self.runner.as_ref()) {
-                    return Err(refused(&problem));
+                    return Err(refused(&problem).into());
                 }
                 Some(state)
             }
@@ -325,7 +319,7 @@ impl<'a> Desk<'a> {
                 warnings.push(problem.message);
                 None
             }
-            (Err(problem), false) => return Err(refused(&problem)),
+            (Err(problem), false) => return Err(refused(&problem).into()),
         };
         if current.is_some() {
             let inspection = inspect_on(&self.host, self.runner.as_ref(), &self.locations, true);
@@ -345,7 +339,7 @@ impl<'a> Desk<'a> {
         let what = format!("{} {} service {}", manager.kind().name(), scope.name(), manager.name());
         if args.dry_run {
             let steps = manager.register(&self.host);
-            return Ok(self.rehearsal(&planned, &steps, what, warnings));
+            return Ok(self.rehearsal(&planned, &steps, &what, warnings));
         }
         let conflicts = conflicts(&planned);
         if conflicts.is_empty()
@@ -358,7 +352,7 @@ impl<'a> Desk<'a> {
             return Ok(report.hint(self.again("start", scope)));
         }
         if !conflicts.is_empty() && !args.force {
-            return Err(self.conflict(current.as_ref(), &conflicts, scope));
+            return Err(self.conflict(current.as_ref(), &conflicts, scope).into());
         }
         let is_foreign = current.as_ref().is_some_and(|service| service.installed && service.is_foreign());
         self.put(&planned, &plan, manager.as_ref(), is_foreign)?;
@@ -380,7 +374,7 @@ impl<'a> Desk<'a> {
     }
 
     /// The variables of `--env`, checked.
-    fn variables(&self, given: &[String]) -> std::result::Result<Vec<(String, String)>, CliError> {
+    fn variables(&self, given: &[String]) -> Result<Vec<(String, String)>> {
         given
             .iter()
             .map(|pair| {
@@ -391,12 +385,15 @@ impl<'a> Desk<'a> {
                     && !name.starts_with(|first: char| first.is_ascii_digit())
                     && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
                 if !is_name {
-                    return Err(CliError::usage(format!("--env: `{name}` is not the name of a variable")));
+                    return Err(
+                        CliError::usage(format!("--env: `{name}` is not the name of a variable")).into()
+                    );
                 }
                 if value.contains(char::is_control) {
                     return Err(CliError::usage(format!(
                         "--env: the value of {name} has line ends or control characters"
-                    )));
+                    ))
+                    .into());
                 }
                 Ok((name.to_owned(), value.to_owned()))
             })
@@ -408,7 +405,7 @@ impl<'a> Desk<'a> {
         &self,
         port: Option<u16>,
         token: Option<&str>,
-    ) -> std::result::Result<(Option<&'static str>, Option<u16>), CliError> {
+    ) -> Result<(Option<&'static str>, Option<u16>)> {
         let invalid = |message: String| CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Usage, message);
         let config = Config::load(self.locations.config_file())
             .map_err(|error| invalid(error.to_string()).with_sources_and_hint(&error))?;
@@ -420,13 +417,15 @@ impl<'a> Desk<'a> {
                     "{} is not \"local\": this machine uses a gateway elsewhere",
                     mode.source
                 ))
-                .hint("set gateway.mode to \"local\""));
+                .hint("set gateway.mode to \"local\"")
+                .into());
             }
             None if config.exists => {
                 return Err(invalid(format!(
                     "{path} does not set gateway.mode, so the service would not start"
                 ))
-                .hint("add gateway: { mode: \"local\" } to it"));
+                .hint("add gateway: { mode: \"local\" } to it")
+                .into());
             }
             None => {}
         }
@@ -437,13 +436,15 @@ impl<'a> Desk<'a> {
                     "{} is another token, and commands on this machine present that",
                     other.source
                 ))
-                .hint("change it there, or leave --token out"));
+                .hint("change it there, or leave --token out")
+                .into());
             }
             if config.gateway.auth.token.is_none() && config.gateway.auth.password.is_some() {
                 return Err(invalid(format!(
                     "{path} sets a password, and commands on this machine present that"
                 ))
-                .hint("leave --token out"));
+                .hint("leave --token out")
+                .into());
             }
         }
         let from_shell =
@@ -520,7 +521,7 @@ impl<'a> Desk<'a> {
         &self,
         planned: &[&PlannedFile],
         steps: &[Step],
-        what: String,
+        what: &str,
         warnings: Vec<String>,
     ) -> Report {
         let files: Vec<Value> = planned
@@ -574,9 +575,9 @@ impl<'a> Desk<'a> {
         plan: &Plan,
         manager: &dyn Manager,
         is_foreign: bool,
-    ) -> std::result::Result<(), CliError> {
+    ) -> Result<()> {
         let folder = service_dir(&self.locations);
-        let record = record_file(&self.locations, manager);
+        let record = record_file(&self.host, &self.locations, manager);
         let owner = (plan.account.uid != self.host.account.uid).then_some(&plan.account);
         let mut writing = Writing::begin(record.clone(), owner);
         let staged = PlannedFile {
@@ -607,13 +608,13 @@ impl<'a> Desk<'a> {
     }
 
     /// Lets the manager's own tool check the definition before it is put in place.
-    fn verify(&self, staged: &PlannedFile, manager: &dyn Manager) -> std::result::Result<(), CliError> {
+    fn verify(&self, staged: &PlannedFile, manager: &dyn Manager) -> Result<()> {
         let dir = std::env::temp_dir().join(format!("openclaw-install-{}", uuid::Uuid::new_v4().simple()));
         let mut writing = Writing::begin(dir.join("record"), None);
         let path = dir.join(staged.path.file_name().unwrap_or_default());
         let outcome = writing
             .put(&PlannedFile { path: path.clone(), ..staged.clone() }, false)
-            .map_err(|error| unwritten(&error))
+            .map_err(|error| Failure::from(unwritten(&error)))
             .and_then(|()| {
                 for step in manager.checks(&self.host, &path) {
                     // Without the tool, or where it has trouble of its own, the manager finds out by itself.
@@ -624,7 +625,8 @@ impl<'a> Desk<'a> {
                     {
                         return Err(failed(format!("`{}` finds fault with the definition", step.command))
                             .cause(ended.complaint())
-                            .hint((self.command)("gateway install --dry-run")));
+                            .hint((self.command)("gateway install --dry-run"))
+                            .into());
                     }
                 }
                 Ok(())
@@ -633,10 +635,10 @@ impl<'a> Desk<'a> {
         outcome
     }
 
-    fn start(&mut self, timeout: Duration) -> std::result::Result<Report, CliError> {
+    fn start(&mut self, timeout: Duration) -> Result<Report> {
         let (service, manager, inspection) = self.service()?;
         if !service.installed {
-            return Err(self.not_installed(&service));
+            return Err(self.not_installed(&service).into());
         }
         if let Some(pid) = service.pid() {
             let mut report =
@@ -661,7 +663,7 @@ impl<'a> Desk<'a> {
         Ok(self.after(report, manager.as_ref(), &record))
     }
 
-    fn stop(&mut self, timeout: Duration) -> std::result::Result<Report, CliError> {
+    fn stop(&mut self, timeout: Duration) -> Result<Report> {
         let found = self.service();
         let (service, manager, _) = match found {
             Ok(found) => found,
@@ -684,7 +686,8 @@ impl<'a> Desk<'a> {
             });
             let Some(service) = stopped else {
                 return Err(late(format!("{} did not stop within {} ms", service.name, timeout.as_millis()))
-                    .hint(self.again("stop --timeout 120000", service.scope)));
+                    .hint(self.again("stop --timeout 120000", service.scope))
+                    .into());
             };
             let mut report =
                 Report::new("stopped", format!("Stopped {} {}", service.scope_words(), service.name));
@@ -700,11 +703,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Stops a gateway that no service runs.
-    fn stop_process(
-        &mut self,
-        record: &RuntimeRecord,
-        timeout: Duration,
-    ) -> std::result::Result<Report, CliError> {
+    fn stop_process(&mut self, record: &RuntimeRecord, timeout: Duration) -> Result<Report> {
         let state = self.locations.state().clone();
         self.send(&state, record, Signal::TERM)?;
         let end = Instant::now() + timeout;
@@ -715,7 +714,8 @@ impl<'a> Desk<'a> {
                     record.pid,
                     timeout.as_millis()
                 ))
-                .hint(format!("kill -KILL {}", record.pid)));
+                .hint(format!("kill -KILL {}", record.pid))
+                .into());
             }
             thread::sleep(self.interval);
         }
@@ -726,7 +726,7 @@ impl<'a> Desk<'a> {
         .with("pid", record.pid))
     }
 
-    fn restart(&mut self, timeout: Duration) -> std::result::Result<Report, CliError> {
+    fn restart(&mut self, timeout: Duration) -> Result<Report> {
         let (service, manager, inspection) = match self.service() {
             Ok(found) => found,
             Err(error) => {
@@ -743,7 +743,7 @@ impl<'a> Desk<'a> {
             return self.restart_process(record, timeout);
         }
         if !service.installed {
-            return Err(self.not_installed(&service));
+            return Err(self.not_installed(&service).into());
         }
         if service.pid().is_none() {
             self.ensure_free(&service, &inspection)?;
@@ -766,11 +766,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Asks a gateway that no service runs to restart in its process.
-    fn restart_process(
-        &mut self,
-        record: &RuntimeRecord,
-        timeout: Duration,
-    ) -> std::result::Result<Report, CliError> {
+    fn restart_process(&mut self, record: &RuntimeRecord, timeout: Duration) -> Result<Report> {
         let state = self.locations.state().clone();
         let by_hand = format!("stop it with `{}` and start it again", (self.command)("gateway stop"));
         if ready::ends_at_restart_signal(record.pid) == Some(true) {
@@ -778,7 +774,7 @@ impl<'a> Desk<'a> {
                 "no service runs the gateway (pid {}), and it does not restart in its process: the signal would end it",
                 record.pid
             ))
-            .hint(by_hand));
+            .hint(by_hand).into());
         }
         self.send(&state, record, Signal::USR1)?;
         let end = Instant::now() + timeout;
@@ -801,23 +797,20 @@ impl<'a> Desk<'a> {
                     timeout.as_millis()
                 ))
                 .cause("it ignores the signal where its configuration has `commands.restart: false`")
-                .hint(by_hand));
+                .hint(by_hand)
+                .into());
             }
             if RuntimeRecord::read(&state).is_none() && !ready::is_alive(record.pid) {
                 return Err(failed(format!("the gateway (pid {}) ended instead of restarting", record.pid))
-                    .hint((self.command)("gateway run")));
+                    .hint((self.command)("gateway run"))
+                    .into());
             }
             thread::sleep(self.interval.min(left));
         }
     }
 
     /// Sends a signal to a gateway, after a look at whose process it is.
-    fn send(
-        &mut self,
-        state: &StateDir,
-        record: &RuntimeRecord,
-        signal: Signal,
-    ) -> std::result::Result<(), CliError> {
+    fn send(&mut self, state: &StateDir, record: &RuntimeRecord, signal: Signal) -> Result<()> {
         let pid = i32::try_from(record.pid).ok().and_then(Pid::from_raw);
         let Some(pid) = pid.filter(|_| ready::is_holder(state, record)) else {
             return Err(failed(format!(
@@ -825,7 +818,8 @@ impl<'a> Desk<'a> {
                 record.pid,
                 state.root().display()
             ))
-            .hint(format!("ps -p {}", record.pid)));
+            .hint(format!("ps -p {}", record.pid))
+            .into());
         };
         kill_process(pid, signal).map_err(|error| {
             failed(format!("the gateway (pid {}) cannot be signalled", record.pid))
@@ -837,9 +831,9 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn uninstall(&mut self, force: bool, timeout: Duration) -> std::result::Result<Report, CliError> {
+    fn uninstall(&mut self, force: bool, timeout: Duration) -> Result<Report> {
         let (service, manager, _) = self.service()?;
-        let record = record_file(&self.locations, manager.as_ref());
+        let record = record_file(&self.host, &self.locations, manager.as_ref());
         if !service.installed && !record.exists() {
             let mut report = Report::new(
                 "uninstalled",
@@ -850,11 +844,13 @@ impl<'a> Desk<'a> {
         }
         if service.installed && service.is_foreign() && !force {
             return Err(failed(format!("{} belongs to {}", service.path.display(), service.origin.words()))
-                .hint(self.again("uninstall --force", service.scope)));
+                .hint(self.again("uninstall --force", service.scope))
+                .into());
         }
         if service.scope == Scope::System && !self.host.is_root() {
             return Err(failed("a service of the machine is removed by root")
-                .hint(self.again("uninstall", service.scope)));
+                .hint(self.again("uninstall", service.scope))
+                .into());
         }
         if service.installed {
             self.take(&manager.unregister(&self.host), service.scope, "uninstall")?;
@@ -865,7 +861,8 @@ impl<'a> Desk<'a> {
             });
             if stopped.is_none() {
                 return Err(late(format!("{} did not stop within {} ms", service.name, timeout.as_millis()))
-                    .hint(self.again("uninstall", service.scope)));
+                    .hint(self.again("uninstall", service.scope))
+                    .into());
             }
         }
         let (removed, restored) =
@@ -890,11 +887,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Refuses to start where the port or the state directory is taken: the service would only fail.
-    fn ensure_free(
-        &self,
-        service: &ServiceState,
-        inspection: &Inspection,
-    ) -> std::result::Result<(), CliError> {
+    fn ensure_free(&self, service: &ServiceState, inspection: &Inspection) -> Result<()> {
         if let Some(record) =
             RuntimeRecord::read(&self.state_of(service)).or_else(|| inspection.record.clone())
         {
@@ -902,20 +895,23 @@ impl<'a> Desk<'a> {
                 "a gateway that the service did not start runs already (pid {}, port {})",
                 record.pid, record.port
             ))
-            .hint((self.command)("gateway stop")));
+            .hint((self.command)("gateway stop"))
+            .into());
         }
         let Some(port) = service.port() else { return Ok(()) };
         match ready::listener(port) {
             Listener::Free => Ok(()),
-            Listener::Gateway { .. } => Err(failed(format!(
-                "the gateway of another state directory listens on port {port}"
-            ))
-            .hint(format!(
-                "openclaw gateway install --force --port {}",
-                port.checked_add(1).unwrap_or(18790)
-            ))),
+            Listener::Gateway { .. } => {
+                Err(failed(format!("the gateway of another state directory listens on port {port}"))
+                    .hint(format!(
+                        "openclaw gateway install --force --port {}",
+                        port.checked_add(1).unwrap_or(18790)
+                    ))
+                    .into())
+            }
             Listener::Other => Err(failed(format!("another program listens on port {port}"))
-                .hint(format!("ss -ltnp 'sport = :{port}'"))),
+                .hint(format!("ss -ltnp 'sport = :{port}'"))
+                .into()),
         }
     }
 
@@ -945,7 +941,7 @@ impl<'a> Desk<'a> {
         service: &ServiceState,
         before: Option<&str>,
         timeout: Duration,
-    ) -> std::result::Result<RuntimeRecord, CliError> {
+    ) -> Result<RuntimeRecord> {
         let state = self.state_of(service);
         let end = Instant::now() + timeout;
         loop {
@@ -957,7 +953,7 @@ impl<'a> Desk<'a> {
             let is_over = Instant::now() >= end;
             if matches!(activity, Activity::Failed { .. }) || is_over {
                 let now = now.unwrap_or_else(|_| service.clone());
-                return Err(self.not_ready(manager, &now, is_over.then_some(timeout)));
+                return Err(self.not_ready(manager, &now, is_over.then_some(timeout)).into());
             }
             thread::sleep(self.interval);
         }
@@ -1122,10 +1118,14 @@ fn shown(file: &PlannedFile) -> String {
     }
 }
 
-/// Where the footprint of `install` is kept.
-fn record_file(locations: &Locations, manager: &dyn Manager) -> PathBuf {
-    let scope = manager.scope().name();
-    service_dir(locations).join(format!("{}.{scope}.json", manager.name()))
+/// Where the footprint of `install` is kept. That of a service of the machine says what root is to remove, so that
+/// only root may write it.
+fn record_file(host: &Host, locations: &Locations, manager: &dyn Manager) -> PathBuf {
+    let folder = match manager.scope() {
+        Scope::User => service_dir(locations),
+        Scope::System => host.system_records.clone(),
+    };
+    folder.join(format!("{}.json", manager.name()))
 }
 
 fn told_problem(problem: &Problem) -> String {

@@ -3,11 +3,12 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,7 +16,8 @@ use super::{
     plan::{PlannedFile, Role},
 };
 
-/// What `install` did to the file system. It is kept beside the secrets in the state directory.
+/// What `install` did to the file system. It is kept in the state directory, for services of the machine in a folder
+/// of root's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Footprint {
@@ -61,8 +63,17 @@ pub(crate) struct Writing {
     /// Whose the files are, when root writes for another account.
     owner: Option<(u32, u32)>,
     /// Earlier contents, to undo.
-    earlier: Vec<(PathBuf, Option<(Vec<u8>, u32)>)>,
+    earlier: Vec<Earlier>,
     made: Vec<PathBuf>,
+}
+
+/// What was at a path before.
+#[derive(Debug)]
+struct Earlier {
+    path: PathBuf,
+    /// The content and the mode; absent when nothing was there.
+    content: Option<(Vec<u8>, u32)>,
+    owner: Option<(u32, u32)>,
 }
 
 impl Writing {
@@ -82,22 +93,14 @@ impl Writing {
         // Definitions of the machine are root's, the rest is the account's.
         let owner = self.owner.filter(|_| file.role != Role::Definition);
         self.folders_of(&file.path, owner)?;
-        let before = match fs::read(&file.path) {
-            Ok(bytes) => {
-                let mode =
-                    fs::metadata(&file.path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
-                Some((bytes, mode))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(FileError::at("read", &file.path)(error)),
-        };
+        let before = read(&file.path)?;
         let known = self.footprint.files.iter().any(|written| written.path == file.path);
         if !known {
             let backup = match &before {
                 Some((bytes, mode)) if keep => {
                     let backup = beside(&file.path, "bak");
                     replace(&backup, bytes, *mode, owner)?;
-                    self.earlier.push((backup.clone(), None));
+                    self.earlier.push(Earlier { path: backup.clone(), content: None, owner });
                     Some(backup)
                 }
                 _ => None,
@@ -107,25 +110,26 @@ impl Writing {
                 self.footprint.files.push(Written { path: file.path.clone(), backup, only_if });
             }
         }
-        self.earlier.push((file.path.clone(), before));
+        self.earlier.push(Earlier { path: file.path.clone(), content: before, owner });
         replace(&file.path, file.content.as_bytes(), file.mode, owner)
     }
 
-    /// Writes the footprint. From now on, nothing is undone.
+    /// Writes the footprint. From now on, nothing is undone. It belongs to whoever runs this: root must not take the
+    /// word of a file that another account can change for what to remove.
     pub(crate) fn end(mut self) -> Result<(), FileError> {
-        let (record, owner) = (self.record.clone(), self.owner);
-        self.folders_of(&record, owner)?;
+        let record = self.record.clone();
+        self.folders_of(&record, None)?;
         let mut text = serde_json::to_string_pretty(&self.footprint).expect("a footprint is paths and texts");
         text.push('\n');
-        replace(&record, text.as_bytes(), 0o600, owner)
+        replace(&record, text.as_bytes(), 0o600, None)
     }
 
     /// Puts everything back.
     pub(crate) fn undo(self) {
         // What counts is the error that led here; whatever cannot be put back stays.
-        for (path, before) in self.earlier.iter().rev() {
-            let _ = match before {
-                Some((bytes, mode)) => replace(path, bytes, *mode, self.owner).map_err(|error| error.source),
+        for Earlier { path, content, owner } in self.earlier.iter().rev() {
+            let _ = match content {
+                Some((bytes, mode)) => replace(path, bytes, *mode, *owner).map_err(|error| error.source),
                 None => fs::remove_file(path),
             };
         }
@@ -142,7 +146,7 @@ impl Writing {
                 .create(folder)
                 .map_err(FileError::at("create the folder", folder))?;
             if let Some((uid, gid)) = owner {
-                chown(folder, Some(uid), Some(gid)).map_err(FileError::at("give away", folder))?;
+                lchown(folder, Some(uid), Some(gid)).map_err(FileError::at("give away", folder))?;
             }
             self.made.push(folder.to_owned());
             self.footprint.folders.push(folder.to_owned());
@@ -199,6 +203,24 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The content and the mode of a file, if it is there. A link is not followed: under `sudo` it could lead to what the
+/// account must not read.
+fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, FileError> {
+    let no_follow =
+        i32::try_from(OFlags::NOFOLLOW.bits()).expect("the flag is one of open(2), which takes an int");
+    let open = || {
+        let mut file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        io::Result::Ok((bytes, file.metadata()?.permissions().mode() & 0o777))
+    };
+    match open() {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::at("read", path)(error)),
+    }
+}
+
 /// Writes a file whole: to another name, down to the disk, then into its place.
 fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), FileError> {
     let temporary = beside(path, &format!("{}.tmp", std::process::id()));
@@ -208,7 +230,8 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> R
         file.write_all(bytes)?;
         file.sync_all()?;
         if let Some((uid, gid)) = owner {
-            chown(&temporary, Some(uid), Some(gid))?;
+            // Of the open file: the name may lead elsewhere by now.
+            fchown(&file, Some(uid), Some(gid))?;
         }
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
@@ -244,7 +267,7 @@ mod tests {
         writing.end().expect("it writes");
         let (removed, restored) = remove(&record, &unit).expect("it removes");
         assert_eq!(removed, [unit, record]);
-        assert_eq!(restored, [token.clone()]);
+        assert_eq!(restored, std::slice::from_ref(&token));
         assert_eq!(fs::read_to_string(&token).expect("it is there"), "old");
         let left: Vec<_> = fs::read_dir(root).expect("it lists").filter_map(Result::ok).collect();
         assert_eq!(left.len(), 1, "{left:?}");
@@ -264,6 +287,21 @@ mod tests {
         assert_eq!(fs::read_to_string(root.join("file")).expect("it is there"), "before");
         let left: Vec<_> = fs::read_dir(root).expect("it lists").filter_map(Result::ok).collect();
         assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (secret, token) = (dir.path().join("secret"), dir.path().join("token"));
+        fs::write(&secret, "not yours").expect("it writes");
+        std::os::unix::fs::symlink(&secret, &token).expect("it links");
+        let mut writing = Writing::begin(dir.path().join("record"), None);
+        let error =
+            writing.put(&planned(token.clone(), "mine", Role::Token), true).expect_err("it is a link");
+        assert_eq!((error.action, error.path), ("read", token));
+        writing.undo();
+        assert_eq!(fs::read_to_string(&secret).expect("it is there"), "not yours");
+        assert_eq!(fs::read_dir(dir.path()).expect("it lists").count(), 2);
     }
 
     #[test]

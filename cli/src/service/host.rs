@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) config_home: PathBuf,
     /// Where units of the system lie.
     pub(crate) system_units: PathBuf,
+    /// Where root keeps what it knows of services of the machine.
+    pub(crate) system_records: PathBuf,
     /// `XDG_RUNTIME_DIR`, else the usual one of the account if it is there.
     pub(crate) runtime_dir: Option<PathBuf>,
     /// Whether this is a container.
@@ -83,6 +85,7 @@ impl Host {
             invoker,
             config_home: text("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from),
             system_units: "/etc/systemd/system".into(),
+            system_records: "/var/lib/openclaw-gateway".into(),
             runtime_dir: text("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 // The manager's own socket: without the package of the session bus there is no other.

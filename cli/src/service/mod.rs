@@ -600,6 +600,7 @@ mod tests {
             home: "/home/ada".into(),
             config_home: "/home/ada/.config".into(),
             system_units: "/nowhere/system".into(),
+            system_records: "/nowhere/records".into(),
             runtime_dir: None,
             is_container: false,
             enforces_selinux: false,
