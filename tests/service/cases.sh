@@ -23,7 +23,7 @@ says "no session: install names the one command" "sudo loginctl enable-linger ad
 tree /home/ada | diff /tmp/tree.before - >/dev/null && row ok "a refused install leaves nothing" || row FAIL "a refused install leaves nothing"
 loginctl enable-linger ada
 soon "the service manager of the account runs" test -S "/run/user/$(id -u ada)/systemd/private"
-[ "$failures" = 0 ] || { systemctl status "user@$(id -u ada).service" user-runtime-dir@* systemd-logind dbus --no-pager -l; journalctl -b --no-pager -n 40; sleep 2; exit 1; }
+[ "$failures" = 0 ] || { systemctl status "user@$(id -u ada).service" user-runtime-dir@* systemd-logind dbus --no-pager -l; journalctl -b --no-pager -n 40; echo "cases: 1"; exit 1; }
 
 ada openclaw gateway install --dry-run --json >/tmp/dry.json
 tree /home/ada | diff /tmp/tree.before - >/dev/null && row ok "a dry run leaves nothing" || row FAIL "a dry run leaves nothing"
@@ -49,7 +49,7 @@ ps axww -o args | grep -q '[h]ush' && row FAIL "no secret in the list of process
 grep -rl hush "$unit" /home/ada/.config >/dev/null && row FAIL "no secret in the unit" || row ok "no secret in the unit"
 user show openclaw-gateway.service | grep -q hush && row FAIL "no secret in what systemctl shows" || row ok "no secret in what systemctl shows"
 
-[ "${pid:-0}" != 0 ] || { echo "there is no gateway to go on with"; sleep 1; exit 1; }
+[ "${pid:-0}" != 0 ] || { echo "there is no gateway to go on with"; echo "cases: 1"; exit 1; }
 another() { [ "$(property MainPID)" != "$1" ] && [ "$(property MainPID)" != 0 ] && ada openclaw gateway health; }
 kill -ABRT "$pid"; soon "a crash: the gateway comes back" another "$pid"
 pid=$(property MainPID)
@@ -74,7 +74,7 @@ check "mended, it starts" ada openclaw gateway start
 # A gateway that ends at once, each time: the pauses between its starts grow.
 mkdir -p /home/ada/.config/systemd/user/openclaw-gateway.service.d
 printf '[Service]\nExecStart=\nExecStart=/bin/sh -c "date +%%%%s.%%%%N >>/tmp/starts; exit 75"\n' >/home/ada/.config/systemd/user/openclaw-gateway.service.d/crash.conf
-user daemon-reload; rm -f /tmp/starts; user stop openclaw-gateway.service
+user daemon-reload; rm -f /tmp/starts; touch /tmp/starts; chmod 666 /tmp/starts; user stop openclaw-gateway.service
 user start --no-block openclaw-gateway.service
 for _ in $(seq 200); do [ "$(wc -l </tmp/starts 2>/dev/null || echo 0)" -ge 6 ] && break; sleep 0.2; done
 user stop openclaw-gateway.service
@@ -120,6 +120,4 @@ check "--system: uninstall" sudo openclaw gateway uninstall --system
 [ ! -e /etc/systemd/system/openclaw-gateway.service ] && row ok "--system: the unit is gone" || row FAIL "--system: the unit is gone"
 [ ! -e /var/lib/openclaw-gateway ] && row ok "--system: nothing of root's is left" || row FAIL "--system: nothing of root's is left"
 echo "$failures did not go as they should"
-# The reader of this output ends with the system.
-sleep 1
-[ "$failures" = 0 ]
+echo "cases: $((failures > 0))"

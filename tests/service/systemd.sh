@@ -35,15 +35,19 @@ mkdir "$group"
 finish() {
     # Process 1 of the namespace ends everything in it.
     [ -z "${init:-}" ] || { kill -KILL "$init" 2>/dev/null || true; wait "$init" 2>/dev/null || true; }
-    for _ in $(seq 50); do
-        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
+    for _ in $(seq 100); do
+        find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+        [ -d "$group" ] || break
         sleep 0.1
     done
-    rmdir "$work/root" "$work" 2>/dev/null || true
+    rm -f "$work/out"
+    rmdir "$work/root" "$work" || true
 }
 trap finish EXIT
+trap 'exit 130' INT TERM HUP
 
 mkdir "$work/root"
+mkfifo "$work/out"
 export base work binary here
 # Everything is mounted below the new root, which lies in memory over the given one, and the old root is let go
 # before systemd starts.
@@ -89,9 +93,7 @@ Type=oneshot
 ExecStart=/cases.sh
 StandardOutput=truncate:/cases.out
 StandardError=inherit
-SuccessAction=exit-force
-FailureAction=exit-force
-TimeoutStartSec=480
+TimeoutStartSec=600
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -103,8 +105,16 @@ UNIT
     exec env -i container=openclaw-service PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         setpriv --bounding-set -sys_module,-sys_time,-sys_boot,-sys_rawio,-syslog,-audit_control \
         /lib/systemd/systemd --system --unit=multi-user.target --show-status=no --log-level=warning --log-target=null
-' 3>&1 </dev/null &
+' 3<>"$work/out" </dev/null &
 init=$!
-wait "$init" && status=0 || status=$?
-init=
-exit "$status"
+
+# The last line says how it went. How the systemd ends is of no interest: it is ended then.
+exec 4<>"$work/out"
+while IFS= read -r -t 300 -u 4 line; do
+    case $line in
+        "cases: "*) exit "${line#cases: }" ;;
+    esac
+    printf '%s\n' "$line"
+done
+echo "FAIL   nothing was heard for five minutes" >&2
+exit 1
