@@ -53,11 +53,16 @@ fn look(address: SocketAddr) -> Listener {
     }
 }
 
-/// The gateway of `state`, if it is ready and not the one of `before`.
+/// The gateway of `state`, if it is ready and not the one of `before`. One that speaks TLS is ready when its port
+/// takes connections: it writes its record once it serves, and `/readyz` is asked in clear text only.
 pub(crate) fn ready(state: &StateDir, before: Option<&str>) -> Option<RuntimeRecord> {
     let record = RuntimeRecord::read(state)?;
     let is_new = before.is_none_or(|instance| instance != record.instance_id);
-    let answers = || look(record.local_address()) == Listener::Gateway { is_ready: true };
+    let address = record.local_address();
+    let answers = || match record.tls_fingerprint {
+        Some(_) => TcpStream::connect_timeout(&address, LOOK).is_ok(),
+        None => look(address) == Listener::Gateway { is_ready: true },
+    };
     (is_new && answers()).then_some(record)
 }
 
