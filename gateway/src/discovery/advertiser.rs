@@ -1,6 +1,7 @@
 //! Announces a gateway with multicast DNS for as long as it serves, and says goodbye.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,6 +31,12 @@ const STABLE: Duration = Duration::from_secs(600);
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 /// How many new names may be needed before it is clear that the network echoes or contests every one.
 const MAX_RENAMES: u32 = 20;
+/// How many answers may leave by one interface within a second. The responder keeps each record to one a second,
+/// as RFC 6762 section 6 asks, but for the defence of its names and for answers to one machine alone: these are as
+/// many as somebody asks for.
+const MAX_ANSWERS: u32 = 20;
+/// How long it is silent after more than that; it doubles each time, up to 32 times as long.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How often the host's name is looked at: it changes while a gateway runs.
 const NAME_CHECK: Duration = Duration::from_secs(60);
 /// How long saying goodbye may take. It is said twice, 120 ms apart, since packets get lost.
@@ -78,6 +85,8 @@ enum End {
     Stopped,
     /// The host has another name now.
     Renamed,
+    /// It answered more than is good for a network, by this interface.
+    Flooded(String),
     /// It cannot go on.
     Failed(String),
 }
@@ -87,7 +96,7 @@ async fn supervise(announcement: Announcement, addresses: Vec<SocketAddr>, stop:
     let Some(port) = addresses.first().map(SocketAddr::port) else { return };
     let reach = Arc::new(Reach::new(announcement.interfaces.clone(), &addresses));
     let mut log = QuietLog::new();
-    let mut failures = 0;
+    let (mut failures, mut floods) = (0, 0);
     loop {
         let begun = Instant::now();
         let names = Names::of_host(&announcement);
@@ -95,14 +104,27 @@ async fn supervise(announcement: Announcement, addresses: Vec<SocketAddr>, stop:
             Ok(responder) => responder.run(&announcement, &names, &mut log, &stop).await,
             Err(error) => End::Failed(error.to_string()),
         };
+        if begun.elapsed() >= STABLE {
+            (failures, floods) = (0, 0);
+        }
         let problem = match end {
             End::Stopped => return,
             End::Renamed => continue,
+            End::Flooded(interface) => {
+                let silence = SILENCE * 2_u32.pow(floods.min(5));
+                floods += 1;
+                log.warn(&format!(
+                    "more than {MAX_ANSWERS} questions a second were to be answered on {interface}; unannounced for \
+                     {} s",
+                    silence.as_secs()
+                ));
+                tokio::select! {
+                    () = sleep(silence) => continue,
+                    () = stop.cancelled() => return,
+                }
+            }
             End::Failed(problem) => problem,
         };
-        if begun.elapsed() >= STABLE {
-            failures = 0;
-        }
         failures += 1;
         if failures == MAX_FAILURES {
             tracing::warn!(
@@ -160,7 +182,7 @@ impl Responder {
         log: &mut QuietLog,
         stop: &CancellationToken,
     ) -> End {
-        let mut renames = 0;
+        let (mut renames, mut answers) = (0, Answers::default());
         let mut name_check = interval_at(tokio::time::Instant::now() + NAME_CHECK, NAME_CHECK);
         loop {
             let event = tokio::select! {
@@ -196,7 +218,13 @@ impl Responder {
                     log.info(&format!("`{}` is taken; announced as `{}`", change.original, change.new_name));
                 }
                 Ok(DaemonEvent::Error(error)) => log.warn(&format!("multicast DNS: {error}")),
-                // Answers and addresses come and go by the dozen.
+                Ok(DaemonEvent::Respond(interface)) => {
+                    if answers.are_too_many(&interface, Instant::now()) {
+                        self.goodbye().await;
+                        return End::Flooded(interface);
+                    }
+                }
+                // Addresses come and go by the dozen.
                 Ok(_) => {}
             }
         }
@@ -218,6 +246,21 @@ impl Drop for Responder {
     fn drop(&mut self) {
         // Says goodbye too, where nobody has.
         let _ = self.daemon.shutdown();
+    }
+}
+
+/// Counts the answers of the second that goes on, for each interface.
+#[derive(Default)]
+struct Answers(HashMap<String, (Instant, u32)>);
+
+impl Answers {
+    /// Counts one more, and says whether it is one too many.
+    fn are_too_many(&mut self, interface: &str, now: Instant) -> bool {
+        // Interfaces of containers come and go under ever new names.
+        self.0.retain(|_, (begun, _)| now.duration_since(*begun) < Duration::from_secs(1));
+        let (_, count) = self.0.entry(interface.to_owned()).or_insert((now, 0));
+        *count += 1;
+        *count > MAX_ANSWERS
     }
 }
 
@@ -288,6 +331,24 @@ mod tests {
         let kept_back = log.admit("c", begun + LOG_INTERVAL).expect("one more is let through");
         assert_eq!(kept_back, 1 + 10_000 - (LOG_BURST - 1) + 1);
         assert_eq!(log.admit("d", begun + LOG_INTERVAL), None);
+    }
+
+    #[test]
+    fn too_many_answers_are_noticed_for_each_interface_and_second() {
+        let (mut answers, begun) = (Answers::default(), Instant::now());
+        let half = Duration::from_millis(500);
+        for step in 0..10 {
+            for _ in 0..MAX_ANSWERS / 2 {
+                assert!(!answers.are_too_many("eth0", begun + half * step));
+                assert!(!answers.are_too_many("eth1", begun + half * step));
+            }
+        }
+        let later = begun + half * 20;
+        assert!((0..MAX_ANSWERS).all(|_| !answers.are_too_many("eth0", later)));
+        assert!(answers.are_too_many("eth0", later));
+        assert!(!answers.are_too_many("eth1", later));
+        answers.are_too_many("eth2", later + half * 2);
+        assert_eq!(answers.0.len(), 1, "what is past is forgotten");
     }
 
     #[tokio::test]
