@@ -46,7 +46,7 @@ use crate::{
     config::ConfigFile,
     context::{Context, Late, Parts},
     devices::Devices,
-    discovery::Advertiser,
+    discovery::{Advertiser, TlsHint},
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
@@ -260,8 +260,14 @@ impl GatewayBuilder {
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }
-        let advertiser =
-            settings.discovery.map(|announcement| Advertiser::start(announcement, addresses.clone()));
+        let advertiser = settings.discovery.map(|announcement| {
+            let tls = shared.tls.clone();
+            let ask_tls = move || {
+                let certificate_sha256 = Some(tls.as_ref()?.fingerprints().certificate);
+                Some(TlsHint { certificate_sha256 })
+            };
+            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls))
+        });
         Ok(Gateway { shared, context, addresses, tasks, advertiser })
     }
 }

@@ -121,7 +121,7 @@ fn advice(options: &DiscoverOptions, global: &GlobalArgs) -> Vec<String> {
         "container, with `discovery.mdns.mode: \"off\"` or with OPENCLAW_DISABLE_BONJOUR=1 it is not announced."
             .to_owned(),
         "Multicast does not leave a network, and some networks hold it back. Then".to_owned(),
-        format!("  name the gateway      {}", global.command("gateway health --url ws://HOST:PORT --token-file FILE")),
+        format!("  name the gateway      {}", global.command("gateway health --url wss://HOST:PORT --token-file FILE")),
     ];
     if options.domains.is_empty() {
         lines.push(format!(

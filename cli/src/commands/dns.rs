@@ -10,7 +10,7 @@ use openclaw_gateway::{
     config::{
         BindMode, Config, Env, Locations, discovery_defaults, tailnet_addresses, wide_area_announcement,
     },
-    discovery::{Names, Zone, hints},
+    discovery::{Names, TlsHint, Zone, hints},
     state::RuntimeRecord,
 };
 use serde_json::json;
@@ -53,7 +53,9 @@ pub(crate) fn dns(args: &DnsArgs, global: &GlobalArgs, printer: &Printer) -> Res
     let mut warnings = config.warnings.clone();
     let announcement = wide_area_announcement(&config, &env, &mut warnings);
     let names = Names::of_host(&announcement);
-    let txt = hints(&announcement, &names, port, None);
+    // Which certificate it is, the gateway's clients are told by their own means.
+    let tls = config.gateway.tls.enabled.as_ref().is_some_and(|enabled| enabled.value);
+    let txt = hints(&announcement, &names, port, None, tls.then(TlsHint::default).as_ref());
     warnings.extend(unreachable(record.as_ref(), &config));
     // Some name servers answer in lower case whatever they were told.
     let zone = Zone { host: names.host.to_ascii_lowercase(), domain, addresses, port, txt };

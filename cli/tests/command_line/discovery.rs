@@ -53,14 +53,28 @@ fn a_gateway_is_found_by_another_host_until_it_stops() {
 }
 
 #[test]
-fn the_url_that_is_found_leads_to_the_gateway() {
+fn a_gateway_with_tls_is_found_and_its_fingerprint_is_a_hint_alone() {
     let Some(lan) = Lan::new(2) else { return };
     let lan = lan.with_v4();
-    let _gateway = lan.serve(0, "vm", LAN);
+    fs::create_dir_all(lan.home(0).join(".openclaw")).expect("a directory can be made");
+    let config = "{gateway: {mode: 'local', bind: 'lan', tls: {enabled: true}}}";
+    fs::write(lan.home(0).join(".openclaw/openclaw.json"), config).expect("a file can be written");
+    let _gateway = lan.serve(0, "vm", []);
     let beacons = lan.discover_until(1, &[], |beacons| beacons.len() == 1);
-    let url = beacons[0]["wsUrl"].as_str().expect("a text");
-    let health = lan.gateway(1, ["health", "--json", "--url", url, "--token", "secret"]).output();
-    assert_eq!(Outcome::of(health.expect("the binary starts")).json(0)["ok"], true);
+    assert_eq!(field(&beacons, "wsUrl"), ["wss://10.77.0.1:18799"]);
+    assert_eq!(beacons[0]["gatewayTls"], true);
+    assert_eq!(field(&beacons, "gatewayTlsFingerprintSha256")[0].len(), 64);
+    let table = Outcome::of(lan.gateway(1, ["discover"]).output().expect("the binary starts"));
+    assert!(table.ok().contains("(said, not checked)"), "{table:?}");
+    // What was found leads there, and is trusted only when somebody says so.
+    let (url, said) = (field(&beacons, "wsUrl")[0], field(&beacons, "gatewayTlsFingerprintSha256")[0]);
+    let health = |more: &[&str]| {
+        let args = ["health", "--json", "--url", url, "--token", "secret"];
+        let mut command = lan.gateway(1, args.into_iter().chain(more.iter().copied()));
+        Outcome::of(command.output().expect("the binary starts"))
+    };
+    assert_ne!(health(&[]).code, Some(0), "the certificate is nobody's");
+    assert_eq!(health(&["--tls-fingerprint", said]).json(0)["ok"], true);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    names::{Names, hints},
+    names::{Names, TlsHint, hints},
     reach::Reach,
 };
 use crate::settings::Announcement;
@@ -37,8 +37,8 @@ const MAX_RENAMES: u32 = 20;
 const MAX_ANSWERS: u32 = 20;
 /// How long it is silent after more than that; it doubles each time, up to 32 times as long.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often the host's name is looked at: it changes while a gateway runs.
-const NAME_CHECK: Duration = Duration::from_secs(60);
+/// How often the host's name and the certificate are looked at: they change while a gateway runs.
+const SUBJECT_CHECK: Duration = Duration::from_secs(60);
 /// How long saying goodbye may take. It is said twice, 120 ms apart, since packets get lost.
 const GOODBYE_LIMIT: Duration = Duration::from_millis(400);
 /// How long the goodbye waits for its second packet.
@@ -47,9 +47,38 @@ const GOODBYE_REPEAT: Duration = Duration::from_millis(150);
 const LOG_BURST: u32 = 8;
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Says what is to be known about TLS at this moment; absent when the port is plain.
+pub(crate) type AskTls = Box<dyn Fn() -> Option<TlsHint> + Send + Sync>;
+
+/// What is announced.
+struct Subject {
+    announcement: Announcement,
+    port: u16,
+    tls: AskTls,
+}
+
+/// What is announced, as it is at one moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Description {
+    names: Names,
+    /// With the dot at the end.
+    host: String,
+    txt: Vec<(&'static str, String)>,
+}
+
+impl Subject {
+    fn description(&self) -> Description {
+        let names = Names::of_host(&self.announcement);
+        let host = format!("{}.{LOCAL_DOMAIN}", names.host);
+        let lan_host = Some(host.trim_end_matches('.'));
+        let txt = hints(&self.announcement, &names, self.port, lan_host, (self.tls)().as_ref());
+        Description { names, host, txt }
+    }
+}
+
 /// Announces a gateway until it is withdrawn or dropped.
 #[derive(Debug)]
-pub struct Advertiser {
+pub(crate) struct Advertiser {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -57,14 +86,14 @@ pub struct Advertiser {
 impl Advertiser {
     /// Begins to announce a gateway that listens on `addresses`. Takes no time: all is done in a task of its own.
     #[must_use]
-    pub fn start(announcement: Announcement, addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn start(announcement: Announcement, addresses: Vec<SocketAddr>, tls: AskTls) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(supervise(announcement, addresses, stop.clone()));
+        let task = tokio::spawn(supervise(announcement, addresses, tls, stop.clone()));
         Self { stop, task }
     }
 
     /// Says goodbye. It is begun by the call; the future ends when it is done, within half a second.
-    pub fn withdraw(mut self) -> impl Future<Output = ()> {
+    pub(crate) fn withdraw(mut self) -> impl Future<Output = ()> {
         self.stop.cancel();
         async move {
             // A responder that hangs is left behind with its thread.
@@ -83,8 +112,8 @@ impl Drop for Advertiser {
 enum End {
     /// It was told to.
     Stopped,
-    /// The host has another name now.
-    Renamed,
+    /// What is announced is otherwise now: the host's name, or the certificate.
+    Changed,
     /// It answered more than is good for a network, by this interface.
     Flooded(String),
     /// It cannot go on.
@@ -92,16 +121,22 @@ enum End {
 }
 
 /// Keeps a responder running, but not at any price.
-async fn supervise(announcement: Announcement, addresses: Vec<SocketAddr>, stop: CancellationToken) {
+async fn supervise(
+    announcement: Announcement,
+    addresses: Vec<SocketAddr>,
+    tls: AskTls,
+    stop: CancellationToken,
+) {
     let Some(port) = addresses.first().map(SocketAddr::port) else { return };
     let reach = Arc::new(Reach::new(announcement.interfaces.clone(), &addresses));
+    let subject = Subject { announcement, port, tls };
     let mut log = QuietLog::new();
     let (mut failures, mut floods) = (0, 0);
     loop {
         let begun = Instant::now();
-        let names = Names::of_host(&announcement);
-        let end = match Responder::start(&announcement, &names, port, Arc::clone(&reach)) {
-            Ok(responder) => responder.run(&announcement, &names, &mut log, &stop).await,
+        let description = subject.description();
+        let end = match Responder::start(&description, port, Arc::clone(&reach)) {
+            Ok(responder) => responder.run(&subject, &description, &mut log, &stop).await,
             Err(error) => End::Failed(error.to_string()),
         };
         if begun.elapsed() >= STABLE {
@@ -109,7 +144,7 @@ async fn supervise(announcement: Announcement, addresses: Vec<SocketAddr>, stop:
         }
         let problem = match end {
             End::Stopped => return,
-            End::Renamed => continue,
+            End::Changed => continue,
             End::Flooded(interface) => {
                 let silence = SILENCE * 2_u32.pow(floods.min(5));
                 floods += 1;
@@ -151,18 +186,12 @@ struct Responder {
 }
 
 impl Responder {
-    fn start(
-        announcement: &Announcement,
-        names: &Names,
-        port: u16,
-        reach: Arc<Reach>,
-    ) -> Result<Self, mdns_sd::Error> {
-        let host = format!("{}.{LOCAL_DOMAIN}", names.host);
-        let pairs = hints(announcement, names, port, Some(host.trim_end_matches('.')));
+    fn start(description: &Description, port: u16, reach: Arc<Reach>) -> Result<Self, mdns_sd::Error> {
+        let Description { names, host, txt } = description;
         let service_type = format!("{SERVICE_TYPE}.{LOCAL_DOMAIN}");
         let includes = IfPredicate::new(move |interface| reach.includes(interface));
-        let mut service =
-            ServiceInfo::new(&service_type, &names.instance, &host, "", port, &pairs[..])?.enable_addr_auto();
+        let mut service = ServiceInfo::new(&service_type, &names.instance, host, "", port, &txt[..])?;
+        service = service.enable_addr_auto();
         service.set_interfaces(vec![IfKind::Predicate(includes.clone())]);
         let full_name = service.get_fullname().to_owned();
         let daemon = ServiceDaemon::new()?;
@@ -177,13 +206,13 @@ impl Responder {
     /// Runs until it is told to stop, or must.
     async fn run(
         self,
-        announcement: &Announcement,
-        names: &Names,
+        subject: &Subject,
+        description: &Description,
         log: &mut QuietLog,
         stop: &CancellationToken,
     ) -> End {
         let (mut renames, mut answers) = (0, Answers::default());
-        let mut name_check = interval_at(tokio::time::Instant::now() + NAME_CHECK, NAME_CHECK);
+        let mut subject_check = interval_at(tokio::time::Instant::now() + SUBJECT_CHECK, SUBJECT_CHECK);
         loop {
             let event = tokio::select! {
                 biased;
@@ -191,12 +220,12 @@ impl Responder {
                     self.goodbye().await;
                     return End::Stopped;
                 }
-                _ = name_check.tick() => {
-                    if Names::of_host(announcement) == *names {
+                _ = subject_check.tick() => {
+                    if subject.description() == *description {
                         continue;
                     }
                     self.goodbye().await;
-                    return End::Renamed;
+                    return End::Changed;
                 }
                 event = self.events.recv_async() => event,
             };
@@ -356,7 +385,7 @@ mod tests {
         let rules =
             openclaw_schema::discovery::InterfaceRules { allow: Vec::new(), deny: vec!["*".to_owned()] };
         let announcement = Announcement { interfaces: rules, ..Announcement::default() };
-        let advertiser = Advertiser::start(announcement, vec![([127, 0, 0, 1], 1).into()]);
+        let advertiser = Advertiser::start(announcement, vec![([127, 0, 0, 1], 1).into()], Box::new(|| None));
         tokio::task::yield_now().await;
         advertiser.withdraw().await;
     }

@@ -14,6 +14,6 @@ mod names;
 mod reach;
 mod zone;
 
-pub use advertiser::Advertiser;
-pub use names::{Names, hints};
+pub(crate) use advertiser::Advertiser;
+pub use names::{Names, TlsHint, hints};
 pub use zone::Zone;

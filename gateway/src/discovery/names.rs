@@ -75,13 +75,22 @@ fn cut(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// The TXT record of a gateway on `port`. `lan_host` is its name in `local.`, where it has one.
+/// That an endpoint speaks TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsHint {
+    /// SHA-256 of its certificate, in hexadecimal, where it is known.
+    pub certificate_sha256: Option<String>,
+}
+
+/// The TXT record of a gateway on `port`. `lan_host` is its name in `local.`, where it has one; `tls` is absent when
+/// the port is plain.
 #[must_use]
 pub fn hints(
     announcement: &Announcement,
     names: &Names,
     port: u16,
     lan_host: Option<&str>,
+    tls: Option<&TlsHint>,
 ) -> Vec<(&'static str, String)> {
     let mut pairs = vec![
         (txt::ROLE, "gateway".to_owned()),
@@ -90,6 +99,10 @@ pub fn hints(
         (txt::DISPLAY_NAME, names.display.clone()),
     ];
     pairs.extend(lan_host.map(|host| (txt::LAN_HOST, host.to_owned())));
+    if let Some(tls) = tls {
+        pairs.push((txt::GATEWAY_TLS, "1".to_owned()));
+        pairs.extend(tls.certificate_sha256.clone().map(|digest| (txt::GATEWAY_TLS_SHA256, digest)));
+    }
     if let Some(ssh) = &announcement.hints {
         pairs.push((txt::SSH_PORT, ssh.ssh_port.to_string()));
         pairs.extend(ssh.cli_path.clone().map(|path| (txt::CLI_PATH, path)));
@@ -128,6 +141,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_endpoint_with_tls_says_so() {
+        let tls = TlsHint { certificate_sha256: Some("ab".repeat(32)) };
+        let pairs = hints(&Announcement::default(), &Names::new("vm"), 1, None, Some(&tls));
+        let last_two = &pairs[pairs.len() - 2..];
+        assert_eq!(last_two, [("gatewayTls", "1".to_owned()), ("gatewayTlsSha256", "ab".repeat(32))]);
+        let unknown = hints(&Announcement::default(), &Names::new("vm"), 1, None, Some(&TlsHint::default()));
+        assert_eq!(unknown.len() + 1, pairs.len());
+    }
+
     proptest! {
         #[test]
         fn names_always_fit(host_name in ".{0,300}") {
@@ -143,7 +166,7 @@ mod tests {
     #[test]
     fn hints_of_ssh_are_told_only_when_asked_for() {
         let keys = |announcement: &Announcement| {
-            let pairs = hints(announcement, &Names::new("vm"), 18789, Some("vm.local"));
+            let pairs = hints(announcement, &Names::new("vm"), 18789, Some("vm.local"), None);
             pairs.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         let minimal = ["role", "transport", "gatewayPort", "displayName", "lanHost"];
