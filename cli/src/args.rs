@@ -1,6 +1,9 @@
 //! What can be typed: clap types only. What follows from it is decided in `settings` and `commands`.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -75,6 +78,18 @@ Examples:
 
 const SERVICE_EXAMPLES: &str = "\
 `cli/SERVICE.md` is the page on operating the service.";
+const DISCOVER_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway discover
+  openclaw gateway discover --timeout 5000 --domain openclaw.internal
+  openclaw gateway discover --json | jq -r '.beacons[].wsUrl'";
+
+const DNS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway dns                        everything, with what to do
+  openclaw gateway dns --domain openclaw.internal --address 100.64.0.5
+  openclaw gateway dns --format dnsmasq > /etc/dnsmasq.d/openclaw.conf
+  openclaw gateway dns --write                the zone file, in the state directory";
 
 const COMPLETION_EXAMPLES: &str = "\
 Set-up:
@@ -171,6 +186,8 @@ pub(crate) enum GatewayCommand {
     Methods(MethodsArgs),
     Describe(DescribeArgs),
     Schema(SchemaArgs),
+    Discover(DiscoverArgs),
+    Dns(DnsArgs),
 }
 
 /// Run a gateway in the foreground.
@@ -543,6 +560,85 @@ pub(crate) struct SchemaArgs {
 
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// Look for gateways on the networks of this machine, and in wide-area domains.
+///
+/// Asks with multicast DNS, and name servers about the wide-area domains. What is found is not trusted: the address
+/// comes from DNS, names and fingerprints are hints. Finding none is no error.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = DISCOVER_EXAMPLES)]
+pub(crate) struct DiscoverArgs {
+    /// How long to look at most, in milliseconds. It ends sooner when nothing more is to be expected.
+    #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+
+    /// Look in this wide-area domain, such as `openclaw.internal`; may be repeated. By default
+    /// `discovery.wideArea.domain` of the configuration and `OPENCLAW_WIDE_AREA_DOMAIN`.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Vec<String>,
+
+    /// Ask this name server about wide-area domains: an IP address, with or without a port. By default
+    /// `discovery.wideArea.dnsServer` of the configuration, then the system's.
+    #[arg(long, value_name = "ADDRESS", value_parser = name_server)]
+    pub(crate) dns_server: Option<SocketAddr>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    openclaw_gateway::config::name_server(text)
+        .ok_or_else(|| "it must be an IP address, with or without a port".to_owned())
+}
+
+/// Make the DNS records by which a gateway on this machine is found in a wide-area domain.
+///
+/// Nothing is installed or changed: the records are shown as a zone file, as a block for CoreDNS and as lines for
+/// dnsmasq. `--write` keeps the zone file in the state directory; its serial number grows when something changed.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = DNS_EXAMPLES)]
+pub(crate) struct DnsArgs {
+    /// The wide-area domain, such as `openclaw.internal`. By default `discovery.wideArea.domain` of the
+    /// configuration, then `OPENCLAW_WIDE_AREA_DOMAIN`.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+
+    /// An address where others reach this machine; may be repeated. By default that in the tailnet.
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Vec<IpAddr>,
+
+    /// The gateway's port. By default that of the gateway that runs, then as for `gateway run`.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Show this alone, ready for a file.
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["write", "json"])]
+    pub(crate) format: Option<DnsFormat>,
+
+    /// Write the zone file.
+    #[arg(long)]
+    pub(crate) write: bool,
+
+    /// Where the zone file is, or is to be. By default `dns/DOMAIN.db` in the state directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) zone_file: Option<PathBuf>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a name server reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DnsFormat {
+    /// A zone file: CoreDNS, BIND, NSD, Knot.
+    Zone,
+    /// A server block for a Corefile.
+    Coredns,
+    /// Lines for dnsmasq, which reads no zone files.
+    Dnsmasq,
 }
 
 /// Write the script that makes a shell complete `openclaw`.

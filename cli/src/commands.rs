@@ -3,6 +3,8 @@
 pub(crate) mod call;
 pub(crate) mod completion;
 pub(crate) mod describe;
+pub(crate) mod discover;
+pub(crate) mod dns;
 pub(crate) mod health;
 pub(crate) mod methods;
 pub(crate) mod run;

@@ -120,6 +120,8 @@ fn dispatch(
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
+        Some(GatewayCommand::Discover(args)) => commands::discover::discover(&args, global, printer),
+        Some(GatewayCommand::Dns(args)) => commands::dns::dns(&args, global, printer),
     }
 }
 

@@ -211,7 +211,7 @@ pub(crate) fn secret_file(path: &Path) -> Result<SecretString> {
 }
 
 /// What is wrong with flags, environment and configuration of a client command.
-fn wrong(error: &ConfigError) -> CliError {
+pub(crate) fn wrong(error: &ConfigError) -> CliError {
     let told = match error {
         ConfigError::UrlWithoutCredential => {
             CliError::new(Fault::Credentials, "CREDENTIALS_REQUIRED", Exit::Auth, error.to_string())

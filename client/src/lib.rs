@@ -3,6 +3,8 @@
 mod builder;
 mod by_name;
 mod connection;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 mod error;
 mod events;
 mod frames;

@@ -90,6 +90,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 model: None,
             }],
         },
+        discovery: None,
         limits: Limits::default(),
     };
     let gateway = Gateway::builder(settings).serve::<GreeterContract>(Greetings.into_rpc()).start().await?;

@@ -13,6 +13,7 @@ use std::{
 use crate::state::StateError;
 
 mod client;
+mod discovery;
 pub mod env;
 mod file;
 mod json5;
@@ -24,10 +25,14 @@ mod snapshot;
 
 pub use self::{
     client::{ClientFlags, ClientTarget, resolve_client},
+    discovery::{
+        Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
+        wide_area_announcement,
+    },
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
-    names::{AuthMode, BindMode, GatewayMode, LogLevel, UnknownName},
+    names::{AuthMode, BindMode, GatewayMode, LogLevel, MdnsMode, UnknownName},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };

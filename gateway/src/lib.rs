@@ -8,6 +8,7 @@ pub mod connection;
 mod context;
 pub mod dev;
 mod devices;
+pub mod discovery;
 mod dispatcher;
 pub mod events;
 mod host;
@@ -45,6 +46,7 @@ use crate::{
     config::ConfigFile,
     context::{Context, Late, Parts},
     devices::Devices,
+    discovery::{Advertiser, TlsHint},
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
@@ -70,6 +72,7 @@ pub struct Gateway {
     context: Arc<Context>,
     addresses: Vec<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
+    advertiser: Option<Advertiser>,
 }
 
 impl Gateway {
@@ -101,6 +104,8 @@ impl Gateway {
     /// closes every connection with 1012.
     pub async fn shutdown(mut self, reason: &str) {
         let drain_timeout = self.shared.limits.drain_timeout;
+        // Nobody is to find a gateway that refuses calls.
+        let withdrawn = self.advertiser.take().map(Advertiser::withdraw);
         let begun = tokio::time::Instant::now();
         self.shared.dispatcher.refuse_calls();
         self.context.runs.drain(drain_timeout).await;
@@ -116,6 +121,9 @@ impl Gateway {
         // Connections bound their own close; this bounds what goes wrong there.
         if tokio::time::timeout(Duration::from_secs(3), self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("connections did not close in time");
+        }
+        if let Some(withdrawn) = withdrawn {
+            withdrawn.await;
         }
         for task in self.tasks.drain(..) {
             task.abort();
@@ -252,7 +260,15 @@ impl GatewayBuilder {
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }
-        Ok(Gateway { shared, context, addresses, tasks })
+        let advertiser = settings.discovery.map(|announcement| {
+            let tls = shared.tls.clone();
+            let ask_tls = move || {
+                let certificate_sha256 = Some(tls.as_ref()?.fingerprints().certificate);
+                Some(TlsHint { certificate_sha256 })
+            };
+            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls))
+        });
+        Ok(Gateway { shared, context, addresses, tasks, advertiser })
     }
 }
 

@@ -75,6 +75,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
             }],
         },
         state,
+        discovery: None,
         limits: Limits::default(),
     }
 }

@@ -1,10 +1,13 @@
 //! The real binary: exit code, stdout and stderr of every command, against nobody, a fake gateway, and files.
 //!
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
-//! one that speaks OpenClaw frames, `server` runs one, `service` makes one a service.
+//! one that speaks OpenClaw frames, `server` runs one, `service` makes one a service, `discovery` finds gateways in a
+//! `lan` of its own.
 
 mod client;
+mod discovery;
 mod fake;
+mod lan;
 mod offline;
 mod process;
 mod server;

@@ -27,6 +27,18 @@ pub const GATEWAY_URL: &str = "OPENCLAW_GATEWAY_URL";
 pub const GATEWAY_TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
 /// The password that callers present; the configuration and the flags come before it.
 pub const GATEWAY_PASSWORD: &str = "OPENCLAW_GATEWAY_PASSWORD";
+/// Whether a gateway stays unannounced: `1` for yes, `0` to announce it in a container too.
+pub const DISABLE_BONJOUR: &str = "OPENCLAW_DISABLE_BONJOUR";
+/// The host's name in announcements, instead of the system's.
+pub const MDNS_HOSTNAME: &str = "OPENCLAW_MDNS_HOSTNAME";
+/// The SSH port in announcements of full mode.
+pub const SSH_PORT: &str = "OPENCLAW_SSH_PORT";
+/// The host's name in its tailnet, in announcements of full mode.
+pub const TAILNET_DNS: &str = "OPENCLAW_TAILNET_DNS";
+/// The command line's path in announcements of full mode.
+pub const CLI_PATH: &str = "OPENCLAW_CLI_PATH";
+/// A domain that `gateway discover` looks in, besides the configured one.
+pub const WIDE_AREA_DOMAIN: &str = "OPENCLAW_WIDE_AREA_DOMAIN";
 /// The least severe level that is logged, to the file and to the console.
 pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 

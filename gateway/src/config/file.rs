@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName, json5,
+    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName,
+    discovery::Discovery, json5,
 };
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
@@ -28,6 +29,8 @@ pub struct Config {
     pub commands: Commands,
     /// The section `agents`.
     pub agents: Agents,
+    /// The section `discovery`.
+    pub discovery: Discovery,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -164,6 +167,7 @@ impl Config {
             logging: logging(&root.section("logging")?, &mut warnings)?,
             commands: commands(&root.section("commands")?, &mut warnings)?,
             agents: agents(&root.section("agents")?)?,
+            discovery: Discovery::read(&root.section("discovery")?, &mut warnings)?,
             path: Arc::clone(&path),
             exists: true,
             warnings,
@@ -285,7 +289,7 @@ fn model(section: &Section<'_>) -> Result<Option<Sourced<String>>, ConfigError> 
 }
 
 /// An object of the file, or nothing where it is missing.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     file: &'a Arc<Path>,
     /// Its place in the file, the parts joined by dots; empty for the root.
     key: String,
@@ -302,7 +306,7 @@ impl<'a> Section<'a> {
         Ok(Self { file, key: String::new(), map: Some(map) })
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name)
     }
 
@@ -314,7 +318,7 @@ impl<'a> Section<'a> {
         if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
 
-    fn source(&self, name: &str) -> Source {
+    pub(super) fn source(&self, name: &str) -> Source {
         Source::File { path: Arc::clone(self.file), key: self.child(name) }
     }
 
@@ -336,16 +340,23 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn section(&self, name: &str) -> Result<Self, ConfigError> {
+    pub(super) fn section(&self, name: &str) -> Result<Self, ConfigError> {
         let map = self.read(name, "an object", Value::as_object)?.map(|map| map.value);
         Ok(Self { file: self.file, key: self.child(name), map })
     }
 
-    fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
+    pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
-    fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
+    /// A list of texts.
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
+        self.read(name, "a list of texts", |value| {
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
         self.read(name, "true or false", Value::as_bool)
     }
 
@@ -358,7 +369,10 @@ impl<'a> Section<'a> {
         })
     }
 
-    fn name<T: FromStr<Err = UnknownName>>(&self, name: &str) -> Result<Option<Sourced<T>>, ConfigError> {
+    pub(super) fn name<T: FromStr<Err = UnknownName>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Sourced<T>>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match text.value.parse() {
             Ok(value) => Ok(Some(Sourced::new(value, text.source))),
@@ -401,7 +415,7 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses keys that look like a misspelt one; other unknown keys give a warning.
-    fn check_keys(
+    pub(super) fn check_keys(
         &self,
         own: &[&'static str],
         stock: &[&'static str],

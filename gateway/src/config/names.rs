@@ -86,6 +86,18 @@ names! {
 }
 
 names! {
+    /// How much a gateway tells the networks it is on about itself, with multicast DNS.
+    MdnsMode {
+        /// Nothing: it is not announced.
+        Off = "off",
+        /// What a client needs to find it.
+        Minimal = "minimal",
+        /// Also hints for SSH: the port, where the command line lies, the name in the tailnet.
+        Full = "full",
+    }
+}
+
+names! {
     /// The least severe level that is logged.
     LogLevel {
         /// Nothing is logged.

@@ -9,10 +9,12 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    AuthMode, BindMode, Config, ConfigError, Env, GatewayMode, Locations, LogLevel, Source, Sourced, env,
+    AuthMode, BindMode, Config, ConfigError, Env, GatewayMode, Locations, LogLevel, Source, Sourced,
+    announcement, env,
     file::{AgentEntry, port, substitute, substitute_secret, unknown_name},
 };
 use crate::{
+    host,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::ensure_token,
     tls::TlsSettings,
@@ -130,6 +132,7 @@ fn resolve_on(
     let tls = resolve_tls(locations, config, env)?;
     let mut warnings = config.warnings.clone();
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
+    let mdns = announcement(config, env, &mut warnings)?;
 
     let mut notes = vec![
         Note {
@@ -145,6 +148,11 @@ fn resolve_on(
     ];
     notes.extend(auth_notes);
     notes.push(Note {
+        name: "announced",
+        value: if mdns.value.is_some() { "yes" } else { "no" }.to_owned(),
+        source: mdns.source,
+    });
+    notes.push(Note {
         name: "log file",
         value: log_file.value.display().to_string(),
         source: log_file.source.clone(),
@@ -159,6 +167,7 @@ fn resolve_on(
             auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
             log_file: log_file.value,
             agents,
+            discovery: mdns.value,
             limits: Limits::default(),
         },
         log,
@@ -250,8 +259,7 @@ impl Host {
         });
         Self {
             addresses: interfaces.iter().map(if_addrs::Interface::ip).collect(),
-            // Docker's mark and Podman's.
-            is_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
+            is_container: host::has_container_mark(),
         }
     }
 
@@ -300,7 +308,7 @@ fn bind_hosts(
 }
 
 /// Whether an address is in 100.64.0.0/10, where tailscale gives each machine its own.
-fn is_tailnet(address: &IpAddr) -> bool {
+pub(super) fn is_tailnet(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
