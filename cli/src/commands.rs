@@ -5,5 +5,6 @@ pub(crate) mod completion;
 pub(crate) mod describe;
 pub(crate) mod health;
 pub(crate) mod methods;
+pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod schema;

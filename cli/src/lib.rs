@@ -9,7 +9,9 @@ mod exit;
 mod flags;
 mod method;
 mod output;
+mod probe;
 mod settings;
+mod ssh;
 mod trust;
 mod watch;
 
@@ -47,7 +49,11 @@ pub fn main() -> ExitCode {
             Err(error) => return show(&error, &Printer::new(false, false)).into(),
         }
     }
-    run(env::args_os().collect()).into()
+    let args: Vec<OsString> = env::args_os().collect();
+    if let Some(code) = ssh::become_ssh(&args) {
+        return ExitCode::from(code);
+    }
+    run(args).into()
 }
 
 fn run(args: Vec<OsString>) -> Exit {
@@ -110,6 +116,7 @@ fn dispatch(
             commands::call::call(&args, global, method, given, printer)
         }
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
+        Some(GatewayCommand::Probe(args)) => commands::probe::probe(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),

@@ -23,11 +23,13 @@ mod serve;
 mod snapshot;
 
 pub use self::{
-    client::{ClientFlags, ClientTarget, resolve_client},
+    client::{ClientFlags, ClientTarget, ProbeTarget, ProbeTargets, resolve_client, resolve_probe},
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
-    names::{AuthMode, BindMode, GatewayMode, LogLevel, UnknownName},
+    names::{
+        AuthMode, BindMode, GatewayMode, LogLevel, RemoteTransport, SshHostKeyPolicy, UnknownName,
+    },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };

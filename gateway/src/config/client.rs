@@ -2,7 +2,7 @@
 //!
 //! Nothing is read from the disk before it is needed: with `--url` nothing at all.
 
-use std::{cell::OnceCell, net::Ipv4Addr};
+use std::{cell::OnceCell, net::Ipv4Addr, path::PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -88,16 +88,116 @@ pub fn resolve_client(
         let url = substitute(url, env)?;
         return Ok(ClientTarget { url, credential: sources.remote_credential()?, record: None });
     }
-    if let Some(text) = env.text(env::GATEWAY_PORT)? {
-        return sources.local(port(text)?);
+    let (url, record) = sources.this_machine()?;
+    Ok(ClientTarget { url, credential: sources.local_credential()?, record })
+}
+
+/// The gateways that `gateway probe` looks at, each with what is presented there.
+#[derive(Debug)]
+pub struct ProbeTargets {
+    /// The one of `--url` or `OPENCLAW_GATEWAY_URL`.
+    pub explicit: Option<ProbeTarget>,
+    /// The one of `gateway.remote.url`.
+    pub remote: Option<ProbeTarget>,
+    /// Whether client commands call that one: `gateway.mode` is `remote`.
+    pub remote_is_active: bool,
+    /// The one on this machine.
+    pub local: ProbeTarget,
+    /// What is presented through a tunnel to `gateway.remote.sshTarget`: as for `gateway.remote.url`.
+    pub tunnel_credential: Option<Sourced<SecretString>>,
+    /// What is presented to a gateway that only a flag names: a flag.
+    pub flag_credential: Option<Sourced<SecretString>>,
+    /// The port of a gateway on this machine: `--port`, `OPENCLAW_GATEWAY_PORT`, `gateway.port`, or the profile's. The
+    /// one that runs may have been started with another.
+    pub port: Sourced<u16>,
+    /// The configuration; empty when it cannot be read.
+    pub config: Config,
+    /// Why it cannot be read.
+    pub config_problem: Option<ConfigError>,
+    /// `gateway.remote.sshTarget`, its variables replaced.
+    pub ssh_target: Option<Sourced<String>>,
+    /// `gateway.remote.sshIdentity`, its variables and `~` replaced.
+    pub ssh_identity: Option<PathBuf>,
+}
+
+/// One gateway that is looked at.
+#[derive(Debug)]
+pub struct ProbeTarget {
+    /// Its address.
+    pub url: Sourced<String>,
+    /// What to present there.
+    pub credential: Option<Sourced<SecretString>>,
+    /// Why a credential that is configured cannot be used.
+    pub credential_problem: Option<ConfigError>,
+    /// What the gateway says of itself, when its record says where it is.
+    pub record: Option<RuntimeRecord>,
+}
+
+/// Finds the gateways to look at. Addresses and credentials follow the rules of [`resolve_client`]; with `--port` the
+/// one on this machine is the only one. A configuration that cannot be read is told, and counts as empty.
+///
+/// # Errors
+///
+/// Flags that exclude each other; `--url` without a credential; an environment variable that cannot be used.
+pub fn resolve_probe(
+    locations: &Locations,
+    env: &Env,
+    flags: &ClientFlags,
+) -> Result<ProbeTargets, ConfigError> {
+    let (config, config_problem) = match Config::load(locations.config_file()) {
+        Ok(config) => (config, None),
+        Err(problem) => (Config::parse("", locations.config_file())?, Some(problem)),
+    };
+    let sources = Sources { locations, env, flags, config: OnceCell::from(config) };
+    let explicit = match (&flags.url, env.text(env::GATEWAY_URL)?) {
+        (None, None) => None,
+        (None, Some(_)) if flags.port.is_some() => None,
+        _ => {
+            let ClientTarget { url, credential, record } = resolve_client(locations, env, flags)?;
+            Some(ProbeTarget { url, credential, credential_problem: None, record })
+        }
+    };
+    let (tunnel_credential, remote_problem) = usable(sources.remote_credential());
+    let (local_credential, local_problem) = usable(sources.local_credential());
+    let (url, record) = sources.this_machine()?;
+    let local = ProbeTarget { url, credential: local_credential, credential_problem: local_problem, record };
+    let (port, flag_credential) = (sources.port()?, sources.flag());
+
+    let config = sources.config.into_inner().expect("it was set above");
+    let section = &config.gateway.remote;
+    let remote_url = section.url.as_ref().filter(|_| flags.port.is_none());
+    let remote = remote_url.map(|url| substitute(url, env)).transpose()?.map(|url| ProbeTarget {
+        url,
+        credential: tunnel_credential.clone(),
+        credential_problem: remote_problem,
+        record: None,
+    });
+    let ssh_target = section.ssh_target.as_ref().map(|target| substitute(target, env)).transpose()?;
+    let ssh_identity = section.ssh_identity.as_ref().map(|path| substitute(path, env)).transpose()?;
+    let ssh_identity = ssh_identity.map(|path| env.expand_home(path.value.as_ref())).transpose()?;
+    let remote_is_active =
+        config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote);
+    Ok(ProbeTargets {
+        explicit,
+        remote,
+        remote_is_active,
+        local,
+        tunnel_credential,
+        flag_credential,
+        port,
+        ssh_target,
+        ssh_identity,
+        config,
+        config_problem,
+    })
+}
+
+/// A credential, or why it cannot be used.
+fn usable(found: Result<Credential, ConfigError>) -> (Credential, Option<ConfigError>) {
+    match found {
+        Ok(credential) => (credential, None),
+        Err(problem) => (None, Some(problem)),
     }
-    if let Some(record) = RuntimeRecord::read(locations.state()) {
-        let source = Source::Record { path: locations.state().runtime_record_file() };
-        let url = Sourced::new(record.local_url(), source);
-        return Ok(ClientTarget { url, credential: sources.local_credential()?, record: Some(record) });
-    }
-    let configured = config.gateway.port.clone();
-    sources.local(configured.unwrap_or_else(|| Sourced::default(locations.default_port())))
 }
 
 /// Where credentials come from.
@@ -125,6 +225,30 @@ impl Sources<'_> {
         let url = format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value);
         let credential = self.local_credential()?;
         Ok(ClientTarget { url: Sourced::new(url, port.source), credential, record: None })
+    }
+
+    /// The port of a gateway on this machine, whichever runs.
+    fn port(&self) -> Result<Sourced<u16>, ConfigError> {
+        if let Some(given) = self.flags.port {
+            return Ok(Sourced::new(given, Source::Flag("--port")));
+        }
+        if let Some(text) = self.env.text(env::GATEWAY_PORT)? {
+            return port(text);
+        }
+        let configured = self.config()?.gateway.port.clone();
+        Ok(configured.unwrap_or_else(|| Sourced::default(self.locations.default_port())))
+    }
+
+    /// Where the gateway on this machine is. The record of one that runs comes before the configuration.
+    fn this_machine(&self) -> Result<(Sourced<String>, Option<RuntimeRecord>), ConfigError> {
+        let port = self.port()?;
+        if matches!(port.source, Source::File { .. } | Source::Default)
+            && let Some(record) = RuntimeRecord::read(self.locations.state())
+        {
+            let source = Source::Record { path: self.locations.state().runtime_record_file() };
+            return Ok((Sourced::new(record.local_url(), source), Some(record)));
+        }
+        Ok((Sourced::new(format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value), port.source), None))
     }
 
     fn flag(&self) -> Credential {
