@@ -191,7 +191,8 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
         ts: u64::try_from(ts.as_millis()).unwrap_or(u64::MAX),
         took: started.elapsed(),
         budget: settings.budget,
-        port: settings.targets.port.value,
+        local_url: settings.targets.local.url.value,
+        port: settings.targets.local.record.map_or(settings.targets.port.value, |record| record.port),
         tailnet: tailnet_address(),
         advice: settings.advice,
     }
@@ -285,9 +286,10 @@ fn verdict(report: &Report, printer: &Printer) -> String {
         (1, false) => (GOOD, "OK: the gateway answers".to_owned()),
         (several, false) => (GOOD, format!("OK: {several} gateways answer")),
     };
+    let took = rounded(report.took.as_secs_f64() * 1000.0);
     let took = match report.budget {
-        Some(budget) => format!(" ({} of {} ms)", report.took.as_millis(), budget.as_millis()),
-        None => format!(" ({} ms)", report.took.as_millis()),
+        Some(budget) => format!(" ({took} of {} ms)", budget.as_millis()),
+        None => format!(" ({took} ms)"),
     };
     format!("{}{}", printer.styled(style, &verdict), printer.styled(DIM, &took))
 }
@@ -341,13 +343,12 @@ fn target_words(seen: &Seen, advice: &Advice, printer: &Printer) -> Vec<String> 
 /// What is known of a gateway that answers.
 pub(crate) fn answer_words(facts: &Observation, printer: &Printer) -> Vec<String> {
     let mut lines = Vec::new();
-    let latency = |latency: Option<f64>| latency.map(|latency| format!("{} ms", rounded(latency)));
-    let mut connect = printer.styled(GOOD, "ok");
-    if let Some(latency) = latency(facts.connect_ms) {
-        connect.push_str(&format!(" ({latency}"));
-        connect.push_str(&latency_of_call(facts).map_or_else(|| ")".to_owned(), |call| format!(", then {call} a call)")));
-    }
-    lines.push(fact("Connect", &connect));
+    let latencies = [(facts.connect_ms, ""), (facts.call_ms, ", a call ")];
+    let latencies: String = latencies
+        .into_iter()
+        .filter_map(|(latency, before)| Some(format!("{before}{} ms", rounded(latency?))))
+        .collect();
+    lines.push(fact("Connect", &format!("{} ({latencies})", printer.styled(GOOD, "ok"))));
     let mut rights = facts.capability().words().to_owned();
     if let Some(role) = &facts.role {
         rights = format!("{rights} (role {})", printable(role));
@@ -376,10 +377,6 @@ pub(crate) fn answer_words(facts: &Observation, printer: &Printer) -> Vec<String
         lines.push(fact("Call", &told));
     }
     lines
-}
-
-fn latency_of_call(facts: &Observation) -> Option<String> {
-    facts.call_ms.map(|latency| format!("{} ms", rounded(latency)))
 }
 
 /// Who it is, in one line.

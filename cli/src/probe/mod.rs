@@ -368,6 +368,8 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
     seen.call_ms = health.is_ok().then(|| milliseconds(asked));
     let over_http = target.url.starts_with("http");
     match health {
+        // Over JSON-RPC a caller without a credential is let in so far, and refused at the first call.
+        Err(Some(error @ Error::Unauthorized { .. })) => return Observation::in_trouble(Trouble::of(&error)),
         // Over HTTP nothing is sent before the first call: what it meets is what connecting met.
         Err(error) if over_http && !matches!(error, Some(Error::Refused(_))) => {
             return Observation::in_trouble(error.as_ref().map_or_else(late, Trouble::of));

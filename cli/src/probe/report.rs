@@ -62,7 +62,9 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     /// What it may have taken; absent when nothing bounds it.
     pub(crate) budget: Option<Duration>,
-    /// The port of a gateway on this machine.
+    /// The address of the gateway on this machine.
+    pub(crate) local_url: String,
+    /// Its port.
     pub(crate) port: u16,
     /// This machine's address in its tailnet.
     pub(crate) tailnet: Option<Ipv4Addr>,
@@ -244,7 +246,7 @@ impl Report {
             "primaryTargetId": self.primary().map(|seen| seen.target.kind.name()),
             "warnings": warnings,
             "network": {
-                "localLoopbackUrl": format!("ws://{}:{}", Ipv4Addr::LOCALHOST, self.port),
+                "localLoopbackUrl": self.local_url,
                 "localTailnetUrl": tailnet_url,
                 "tailnetIPv4": self.tailnet,
             },
