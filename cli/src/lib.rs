@@ -10,6 +10,7 @@ mod flags;
 mod method;
 mod output;
 mod probe;
+mod service;
 mod settings;
 mod ssh;
 mod trust;
