@@ -48,6 +48,12 @@ Examples:
   openclaw gateway health --url ws://127.0.0.1:18789 --token-file token.txt
   openclaw gateway health --json --timeout 2000";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway status
+  openclaw gateway status --require-rpc --json      for scripts: fails unless the gateway works
+  openclaw gateway status --no-probe                the service alone";
+
 const PROBE_EXAMPLES: &str = "\
 Examples:
   openclaw gateway probe
@@ -159,6 +165,7 @@ pub(crate) enum GatewayCommand {
     Run(RunCommand),
     Call(CallArgs),
     Health(HealthArgs),
+    Status(StatusArgs),
     Probe(ProbeArgs),
     Methods(MethodsArgs),
     Describe(DescribeArgs),
@@ -338,6 +345,33 @@ pub(crate) struct CallArgs {
     after_help = format!("{HEALTH_EXAMPLES}\n\n{}", exit_codes())
 )]
 pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Show the gateway of this machine: its service, whether it answers, and what to do next.
+///
+/// Without `--require-rpc` the exit code is 0 whatever it finds. `--timeout` bounds the look at the gateway; asking the
+/// service manager may take longer. Nothing is changed, and nothing is left behind.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{STATUS_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct StatusArgs {
+    /// Show the service alone; do not call the gateway.
+    #[arg(long, conflicts_with = "require_rpc")]
+    pub(crate) no_probe: bool,
+
+    /// Look for services of other profiles too, and show what looks odd in the configuration.
+    #[arg(long)]
+    pub(crate) deep: bool,
+
+    /// Call what needs the scope `operator.read` too, and fail unless all works: with 3 when no gateway answers, with 4
+    /// when it refuses the credential, with 7 when it is not well.
+    #[arg(long)]
+    pub(crate) require_rpc: bool,
+
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -8,3 +8,4 @@ pub(crate) mod methods;
 pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod status;

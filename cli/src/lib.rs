@@ -9,6 +9,7 @@ mod exit;
 mod flags;
 mod method;
 mod output;
+mod ports;
 mod probe;
 mod service;
 mod settings;
@@ -117,6 +118,7 @@ fn dispatch(
             commands::call::call(&args, global, method, given, printer)
         }
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
+        Some(GatewayCommand::Status(args)) => commands::status::status(&args, global, printer),
         Some(GatewayCommand::Probe(args)) => commands::probe::probe(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),

@@ -298,7 +298,8 @@ fn heading(label: &str, what: &str, printer: &Printer) -> String {
     format!("{}  {}", printer.styled(HEADING, label), printer.styled(LITERAL, &printable(what)))
 }
 
-fn fact(name: &str, value: &str) -> String {
+/// One line of a report.
+pub(crate) fn fact(name: &str, value: &str) -> String {
     format!("  {name:NAME_WIDTH$}  {value}")
 }
 
@@ -323,12 +324,7 @@ fn target_words(seen: &Seen, advice: &Advice, printer: &Printer) -> Vec<String> 
         lines.extend(answer_words(facts, printer));
         return lines;
     };
-    let verdict = match trouble.kind {
-        TroubleKind::Rejected | TroubleKind::Unpaired => "refused",
-        TroubleKind::TimedOut => "timed out",
-        TroubleKind::Foreign => "no gateway",
-        TroubleKind::Unreachable | TroubleKind::Closed | TroubleKind::Invalid => "failed",
-    };
+    let verdict = trouble.kind.words();
     let why = seen.ssh_trouble.as_ref().map_or(&trouble.message, |error| &error.message);
     lines.push(fact("Connect", &format!("{}: {}", printer.styled(BAD, verdict), printable(why))));
     if trouble.kind != TroubleKind::Invalid && seen.tunnel.is_none() {

@@ -91,6 +91,18 @@ pub(crate) enum TroubleKind {
     Invalid,
 }
 
+impl TroubleKind {
+    /// What connecting came to, for people.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Rejected | Self::Unpaired => "refused",
+            Self::TimedOut => "timed out",
+            Self::Foreign => "no gateway",
+            Self::Unreachable | Self::Closed | Self::Invalid => "failed",
+        }
+    }
+}
+
 /// Why a gateway does not answer, in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
@@ -107,16 +119,6 @@ impl Trouble {
     /// Whether a gateway was there, and refused this client.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self.kind, TroubleKind::Rejected | TroubleKind::Unpaired)
-    }
-
-    /// Whether somebody was there at all.
-    pub(crate) fn is_reached(&self) -> bool {
-        match self.kind {
-            TroubleKind::Closed | TroubleKind::Foreign | TroubleKind::Rejected | TroubleKind::Unpaired => {
-                true
-            }
-            TroubleKind::Unreachable | TroubleKind::TimedOut | TroubleKind::Invalid => false,
-        }
     }
 
     /// How a command ends for which no gateway answers because of this.
@@ -254,11 +256,6 @@ impl Observation {
     /// Whether the gateway let this client in.
     pub(crate) fn answers(&self) -> bool {
         self.trouble.is_none()
-    }
-
-    /// Whether somebody is there: a gateway that refuses this client is reached, and so is what is no gateway.
-    pub(crate) fn is_reached(&self) -> bool {
-        self.trouble.as_ref().is_none_or(Trouble::is_reached)
     }
 
     /// Whether a gateway is there, were it one that refuses this client.

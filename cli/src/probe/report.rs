@@ -3,7 +3,6 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use openclaw_gateway::config::Config;
 use openclaw_schema::methods::config::ConfigGetResult;
 use serde_json::{Value, json};
 
@@ -430,9 +429,4 @@ fn rounded(milliseconds: f64) -> f64 {
 
 fn whole(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The names of this machine's own configuration that `gateway status` shows.
-pub(crate) fn bind_name(config: &Config) -> &'static str {
-    config.gateway.bind.as_ref().map_or("loopback", |bind| bind.value.name())
 }
