@@ -11,6 +11,7 @@ mod method;
 mod output;
 mod ports;
 mod probe;
+#[expect(dead_code, reason = "the commands that change the service use the rest")]
 mod service;
 mod settings;
 mod ssh;

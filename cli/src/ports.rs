@@ -120,6 +120,9 @@ mod tests {
         assert_eq!((found.pid, found.address.as_str()), (std::process::id(), address.to_string().as_str()));
         assert!(found.user.is_some() && found.ppid.is_some() && found.command_line.is_some());
         drop(listener);
-        assert_eq!(look(address.port()), Port { port: address.port(), is_busy: false, listeners: Vec::new() });
+        assert_eq!(
+            look(address.port()),
+            Port { port: address.port(), is_busy: false, listeners: Vec::new() }
+        );
     }
 }

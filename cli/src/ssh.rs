@@ -251,14 +251,22 @@ impl Tunnel {
         self.child.id()
     }
 
-    /// Why the gateway did not answer through the tunnel, if `ssh` says so: nothing listens at the other end, the
-    /// server forbids tunnels, or the connection is gone.
+    /// Why the gateway did not answer through the tunnel, if `ssh` says so within a moment: nothing listens at the other
+    /// end, the server forbids tunnels, or the connection is gone.
     pub(crate) async fn trouble(&mut self) -> Option<SshError> {
         // The refusal of the other end closes the connection first, and is told after that.
-        sleep(TRY_EVERY).await;
-        let code = self.child.try_wait().ok().flatten().map(|status| status.code());
-        let said = self.words.so_far();
-        (code.is_some() || is_known(&said)).then(|| explain(&said, code.flatten(), &self.settings))
+        let patience = Instant::now() + WORDS_LIMIT;
+        loop {
+            let ended = self.child.try_wait().ok().flatten();
+            let said = self.words.so_far();
+            if ended.is_some() || is_known(&said) {
+                return Some(explain(&said, ended.and_then(|status| status.code()), &self.settings));
+            }
+            if Instant::now() >= patience {
+                return None;
+            }
+            sleep(TRY_EVERY).await;
+        }
     }
 
     /// Ends `ssh`, so that nothing is left of it.
@@ -533,7 +541,10 @@ mod tests {
             assert_eq!((read.destination.as_str(), read.host.as_str(), read.port), (destination, host, port));
             assert_eq!(read.to_string(), text);
         }
-        assert_eq!(SshTarget::of_host("studio.local.", Some(2)).expect("a host").to_string(), "studio.local:2");
+        assert_eq!(
+            SshTarget::of_host("studio.local.", Some(2)).expect("a host").to_string(),
+            "studio.local:2"
+        );
         assert_eq!(SshTarget::of_host("[::1]", None).expect("a host").to_string(), "::1");
     }
 
@@ -620,7 +631,9 @@ mod tests {
             let error = explain(said, Some(255), &settings);
             assert_eq!(error.exit, exit, "{said}");
             assert!(error.message.contains(sentence), "{}", error.message);
-            assert!(!error.message.contains(['{', '\n']) && error.hint.is_some_and(|hint| !hint.contains('{')));
+            assert!(
+                !error.message.contains(['{', '\n']) && error.hint.is_some_and(|hint| !hint.contains('{'))
+            );
         }
     }
 }

@@ -27,9 +27,7 @@ pub use self::{
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
-    names::{
-        AuthMode, BindMode, GatewayMode, LogLevel, RemoteTransport, SshHostKeyPolicy, UnknownName,
-    },
+    names::{AuthMode, BindMode, GatewayMode, LogLevel, RemoteTransport, SshHostKeyPolicy, UnknownName},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };

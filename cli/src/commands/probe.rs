@@ -73,7 +73,8 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
         (target, true)
     } else if let Some(configured) = configured {
         let target = configured.value.parse().map_err(|problem| {
-            let message = format!("{} {:?} is no SSH target: it {problem}", configured.source, configured.value);
+            let message =
+                format!("{} {:?} is no SSH target: it {problem}", configured.source, configured.value);
             CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Usage, message)
                 .hint("write `user@host` or `user@host:port`")
         })?;
@@ -215,13 +216,11 @@ async fn look_through(plan: Option<(TunnelSettings, Target)>, deadline: Instant)
     };
     target.url = tunnel.url();
     let facts = look(&target, Depth::Read, deadline).await;
-    let ssh_trouble = if facts.is_gateway() { None } else { tunnel.trouble().await };
-    let told = TunnelFacts {
-        target: ssh_target,
-        local_port: tunnel.local_port(),
-        remote_port,
-        pid: tunnel.pid(),
-    };
+    // A gateway that is silent has no more to say through `ssh`, and has used up the time.
+    let is_cut = facts.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Closed);
+    let ssh_trouble = if is_cut { tunnel.trouble().await } else { None };
+    let told =
+        TunnelFacts { target: ssh_target, local_port: tunnel.local_port(), remote_port, pid: tunnel.pid() };
     tunnel.close().await;
     Some(Ok(Seen { target, tunnel: Some(told), facts, ssh_trouble }))
 }
@@ -248,7 +247,10 @@ fn words(report: &Report, printer: &Printer) -> String {
     if let Some((target, error)) = &report.no_tunnel {
         lines.push(String::new());
         lines.push(heading("Remote over SSH", &target.to_string(), printer));
-        lines.push(fact("Tunnel", &format!("{}: {}", printer.styled(BAD, "failed"), printable(&error.message))));
+        lines.push(fact(
+            "Tunnel",
+            &format!("{}: {}", printer.styled(BAD, "failed"), printable(&error.message)),
+        ));
         if let Some(hint) = &error.hint {
             lines.push(fact("Next", hint));
         }
@@ -355,11 +357,11 @@ pub(crate) fn answer_words(facts: &Observation, printer: &Printer) -> Vec<String
         (Some(health), _) if health["ok"] == false => printer.styled(BAD, "not well"),
         (Some(_), Some(health)) => match health.runtime {
             Some(runtime) => format!(
-                "{}, up {}, {} connections, {} runs",
+                "{}, up {}, {}, {}",
                 printer.styled(GOOD, "ok"),
                 duration(runtime.uptime_ms),
-                runtime.connections,
-                runtime.runs_active
+                counted(runtime.connections, "connection"),
+                counted(runtime.runs_active, "active run")
             ),
             None => printer.styled(GOOD, "ok"),
         },
@@ -369,10 +371,15 @@ pub(crate) fn answer_words(facts: &Observation, printer: &Printer) -> Vec<String
     for call in &facts.failed {
         let mark = if call.is_scope { WARN } else { BAD };
         let verdict = if call.is_scope { "not allowed" } else { "failed" };
-        let told = format!("`{}` {}: {}", call.method, printer.styled(mark, verdict), printable(&call.message));
+        let told =
+            format!("`{}` {}: {}", call.method, printer.styled(mark, verdict), printable(&call.message));
         lines.push(fact("Call", &told));
     }
     lines
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Who it is, in one line.

@@ -73,7 +73,7 @@ struct Report {
     url: String,
     /// Absent with `--no-probe`.
     seen: Option<Seen>,
-    /// Absent when the gateway is not on this machine.
+    /// Absent when the gateway is not on this machine, or nobody needs to know.
     listeners: Option<Port>,
     /// The configuration of the service, when it is another than that of this command line.
     service_config: Option<Config>,
@@ -97,7 +97,8 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
     let targets = &settings.targets;
     let given = &targets.port;
     let local = &targets.local;
-    let service_port = inspection.service.as_ref().filter(|service| service.installed).and_then(ServiceState::port);
+    let service_port =
+        inspection.service.as_ref().filter(|service| service.installed).and_then(ServiceState::port);
     let (port, port_source) = match (&local.record, &given.source, service_port) {
         (Some(record), ..) => (record.port, PortSource::Running),
         (None, Source::Flag(_), _) => (given.value, PortSource::Cli),
@@ -121,7 +122,9 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         let facts = look(&target, depth, settings.deadline(Instant::now(), Duration::ZERO)).await;
         Some(Seen { target, tunnel: None, facts, ssh_trouble: None })
     };
-    let listeners = if is_local {
+    // Looking at all processes takes longer than all else: for people only where it explains something.
+    let is_explained = seen.as_ref().is_none_or(|seen| seen.facts.answers());
+    let listeners = if is_local && (args.client.json || !is_explained) {
         tokio::task::spawn_blocking(move || ports::look(port)).await.ok()
     } else {
         None
@@ -211,7 +214,9 @@ impl Report {
             BindMode::Loopback => "only programs on this machine reach it",
             BindMode::Lan => "every machine of the network reaches it",
             BindMode::Tailnet => "machines of the tailnet reach it",
-            BindMode::Auto => "in a container every machine of its network reaches it, else only programs on this machine",
+            BindMode::Auto => {
+                "in a container every machine of its network reaches it, else only programs on this machine"
+            }
             BindMode::Custom => "machines that reach that address reach it",
         }
     }
@@ -233,7 +238,10 @@ impl Report {
             (_, Some(trouble)) if trouble.is_refusal() || self.is_taken() => {}
             (Some(service), Some(_)) if self.is_service_meant() => hints.extend(self.about_service(service)),
             (None, Some(_)) if self.listens_here() => {
-                hints.push(format!("start a gateway with `{}`, or install its service with `{}`", self.commands.run, self.commands.install));
+                hints.push(format!(
+                    "start a gateway with `{}`, or install its service with `{}`",
+                    self.commands.run, self.commands.install
+                ));
             }
             (Some(_) | None, Some(_)) => {}
         }
@@ -241,14 +249,18 @@ impl Report {
             && hints.is_empty()
             && !self.is_taken()
         {
-            hints.extend(advise(seen, trouble, &self.settings.advice).filter(|hint| !hint.contains(&self.settings.advice.status)));
+            hints.extend(
+                advise(seen, trouble, &self.settings.advice)
+                    .filter(|hint| !hint.contains(&self.settings.advice.status)),
+            );
         }
         if self.is_taken() {
             hints.push("stop that program, or name the gateway's port with `--port`".to_owned());
         }
         if let Some(facts) = self.facts().filter(|facts| facts.is_degraded()) {
             hints.push(match facts.is_scope_limited() {
-                true => "present a credential that grants operator.read, with `--token` or `--password`".to_owned(),
+                true => "present a credential that grants operator.read, with `--token` or `--password`"
+                    .to_owned(),
                 false => "`openclaw gateway call logs.tail` shows what the gateway logged".to_owned(),
             });
         }
@@ -267,7 +279,9 @@ impl Report {
         };
         Some(match service.activity {
             Activity::Stopped => format!("`{}` starts the service", self.commands.start),
-            Activity::Failed { .. } => format!("the service failed: {log}; `{}` starts it again", self.commands.start),
+            Activity::Failed { .. } => {
+                format!("the service failed: {log}; `{}` starts it again", self.commands.start)
+            }
             Activity::Restarting => format!("the service is starting, or failing again and again: {log}"),
             Activity::Running { .. } if self.facts().is_none() => return None,
             Activity::Running { .. } => format!(
@@ -288,9 +302,8 @@ impl Report {
             matches!(trouble.kind, TroubleKind::Foreign | TroubleKind::Closed | TroubleKind::TimedOut)
         });
         let service = self.inspection.service.as_ref().and_then(ServiceState::pid);
-        let is_another = |port: &Port| {
-            port.is_busy && port.listeners.iter().all(|listener| Some(listener.pid) != service)
-        };
+        let is_another =
+            |port: &Port| port.is_busy && port.listeners.iter().all(|listener| Some(listener.pid) != service);
         is_foreign && self.listeners.as_ref().is_some_and(is_another)
     }
 
@@ -301,7 +314,10 @@ impl Report {
         if service == given.value || self.settings.targets.explicit.is_some() {
             return None;
         }
-        Some(format!("the service listens on port {service}, and this command line means {} ({})", given.value, given.source))
+        Some(format!(
+            "the service listens on port {service}, and this command line means {} ({})",
+            given.value, given.source
+        ))
     }
 
     fn words(&self, args: &StatusArgs, printer: &Printer) -> String {
@@ -324,7 +340,13 @@ impl Report {
             lines.push(fact("", &format!("{} of the service", config.path.display())));
         }
         lines.push(fact("Log", &self.log_file()));
-        let bind = format!("bind {} ({}), port {} ({})", self.bind(), self.bind_host(), self.port, self.port_source.name());
+        let bind = format!(
+            "bind {} ({}), port {} ({})",
+            self.bind(),
+            self.bind_host(),
+            self.port,
+            self.port_source.name()
+        );
         lines.push(fact("Listens", &bind));
 
         if let Some(seen) = &self.seen {
@@ -353,7 +375,10 @@ impl Report {
             lines.push(String::new());
             lines.push(printer.styled(HEADING, "Other services"));
             for other in &self.inspection.others {
-                lines.push(fact(other.scope.name(), &format!("{}, {}, {}", other.name, other.status(), other.path.display())));
+                lines.push(fact(
+                    other.scope.name(),
+                    &format!("{}, {}, {}", other.name, other.status(), other.path.display()),
+                ));
             }
         }
         let hints = self.hints();
@@ -387,7 +412,11 @@ impl Report {
 
     fn service_words(&self, printer: &Printer) -> Vec<String> {
         let Some(service) = &self.inspection.service else {
-            let why = self.inspection.problems.first().map_or("no service manager answers", |problem| &problem.message);
+            let why = self
+                .inspection
+                .problems
+                .first()
+                .map_or("no service manager answers", |problem| &problem.message);
             return vec![fact("Service", &printable(why))];
         };
         let role = if service.installed && !self.is_service_meant() && self.seen.is_some() {
@@ -409,8 +438,12 @@ impl Report {
         if let Some(pid) = service.pid() {
             state.push_str(&format!(" (pid {pid})"));
         }
-        let told =
-            format!("{} {} {}, {enabled}, {state}{role}", service.manager.name(), service.scope.name(), service.name);
+        let told = format!(
+            "{} {} {}, {enabled}, {state}{role}",
+            service.manager.name(),
+            service.scope.name(),
+            service.name
+        );
         let mut lines = vec![fact("Service", &told), fact("File", &service.path.display().to_string())];
         if let Some(program) = service.program() {
             lines.push(fact("Program", &printable(&program.display().to_string())));
@@ -424,7 +457,10 @@ impl Report {
     fn trouble_words(&self, seen: &Seen, trouble: &Trouble, printer: &Printer) -> Vec<String> {
         let verdict = trouble.kind.words();
         let told = format!("{}: {}", printer.styled(BAD, verdict), printable(&trouble.message));
-        let mut lines = vec![fact("Connect", &told), fact("Address", &format!("from {}", printable(&seen.target.origin)))];
+        let mut lines = vec![
+            fact("Connect", &told),
+            fact("Address", &format!("from {}", printable(&seen.target.origin))),
+        ];
         let Some(port) = &self.listeners else { return lines };
         if port.listeners.is_empty() && port.is_busy {
             lines.push(fact("Port", &format!("{} is taken by a process of another account", port.port)));

@@ -313,8 +313,9 @@ impl Observation {
     /// The gateway's own entry in its presence list.
     pub(crate) fn own_entry(&self) -> Option<PresenceEntry> {
         let entries: Vec<PresenceEntry> = serde_json::from_value(self.presence.clone()?).ok()?;
-        let is_own =
-            |entry: &PresenceEntry| entry.mode.as_deref() == Some("gateway") || entry.reason.as_deref() == Some("self");
+        let is_own = |entry: &PresenceEntry| {
+            entry.mode.as_deref() == Some("gateway") || entry.reason.as_deref() == Some("self")
+        };
         entries.into_iter().find(is_own)
     }
 
@@ -350,7 +351,7 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
     }
     let client = match timeout_at(deadline, builder.connect()).await {
         Ok(Ok(client)) => client,
-        Ok(Err(error)) => return Observation::in_trouble(Trouble::of(&error)),
+        Ok(Err(error)) => return Observation::in_trouble(target.trouble(&error)),
         Err(_) => return Observation::in_trouble(late()),
     };
     let mut seen = Observation {
@@ -366,10 +367,12 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
     let over_http = target.url.starts_with("http");
     match health {
         // Over JSON-RPC a caller without a credential is let in so far, and refused at the first call.
-        Err(Some(error @ Error::Unauthorized { .. })) => return Observation::in_trouble(Trouble::of(&error)),
+        Err(Some(error @ Error::Unauthorized { .. })) => {
+            return Observation::in_trouble(target.trouble(&error));
+        }
         // Over HTTP nothing is sent before the first call: what it meets is what connecting met.
         Err(error) if over_http && !matches!(error, Some(Error::Refused(_))) => {
-            return Observation::in_trouble(error.as_ref().map_or_else(late, Trouble::of));
+            return Observation::in_trouble(error.map_or_else(late, |error| target.trouble(&error)));
         }
         health => seen.keep(GatewayMethod::Health.name(), health, |seen, health| seen.health = Some(health)),
     }
@@ -381,6 +384,17 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
     // The gateway need not wait for its answer to the close frame.
     let _ = timeout_at(deadline, client.close()).await;
     seen
+}
+
+impl Target {
+    fn trouble(&self, error: &Error) -> Trouble {
+        let mut trouble = Trouble::of(error);
+        if trouble.kind == TroubleKind::Rejected && self.credential.is_none() {
+            // The gateway's own words are for programs.
+            "it asks for a token or password, and none was found".clone_into(&mut trouble.message);
+        }
+        trouble
+    }
 }
 
 fn late() -> Trouble {

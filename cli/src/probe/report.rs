@@ -170,7 +170,8 @@ impl Report {
                 TroubleKind::Unpaired => "pairing_pending",
                 _ => "credential_rejected",
             };
-            let message = format!("the gateway at {} refuses this client: {}", seen.target.url, trouble.message);
+            let message =
+                format!("the gateway at {} refuses this client: {}", seen.target.url, trouble.message);
             warn(code, message, advise(seen, trouble, &self.advice), vec![seen.target.kind]);
         }
         for seen in &self.seen {
@@ -270,7 +271,8 @@ fn shortfalls(seen: &Seen) -> Option<Warning> {
         names.join(", ")
     };
     if facts.is_scope_limited() {
-        let message = format!("the gateway at {} gives no right to call {}", seen.target.url, calls(&facts.failed));
+        let message =
+            format!("the gateway at {} gives no right to call {}", seen.target.url, calls(&facts.failed));
         let hint = "present a credential that grants operator.read, or pair this device";
         return warning("probe_scope_limited", message, Some(hint));
     }
@@ -285,7 +287,11 @@ fn shortfalls(seen: &Seen) -> Option<Warning> {
     }
     if !facts.is_well() {
         let message = format!("the gateway at {} says that it is not well", seen.target.url);
-        return warning("gateway_unhealthy", message, Some("`openclaw gateway call logs.tail` shows its log"));
+        return warning(
+            "gateway_unhealthy",
+            message,
+            Some("`openclaw gateway call logs.tail` shows its log"),
+        );
     }
     None
 }

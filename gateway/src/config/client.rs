@@ -175,8 +175,7 @@ pub fn resolve_probe(
     let ssh_target = section.ssh_target.as_ref().map(|target| substitute(target, env)).transpose()?;
     let ssh_identity = section.ssh_identity.as_ref().map(|path| substitute(path, env)).transpose()?;
     let ssh_identity = ssh_identity.map(|path| env.expand_home(path.value.as_ref())).transpose()?;
-    let remote_is_active =
-        config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote);
+    let remote_is_active = config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote);
     Ok(ProbeTargets {
         explicit,
         remote,
