@@ -17,10 +17,10 @@ use crate::{
     connection,
     error::{CliError, Fault, Result},
     exit::Exit,
-    output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable},
+    output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable, wrapped},
     probe::{
         Depth, Kind, Observation, Target, TroubleKind, look,
-        report::{Advice, Report, Seen, TunnelFacts, advise},
+        report::{Advice, Discovered, Report, Seen, TunnelFacts, advise},
     },
     settings::ProbeSettings,
     ssh::{SshError, SshTarget, Tunnel, TunnelSettings},
@@ -30,8 +30,6 @@ use crate::{
 const BUDGET: Duration = Duration::from_secs(3);
 /// What is kept of it for the start of the process and the report.
 const RESERVE: Duration = Duration::from_millis(25);
-/// The longest share of it that looking for gateways takes. cli.md section 5.
-const DISCOVERY_LIMIT: Duration = Duration::from_millis(1200);
 /// The width of the names of facts.
 const NAME_WIDTH: usize = 10;
 
@@ -186,8 +184,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
     Report {
         seen,
         no_tunnel,
-        discovered: None,
-        discovery_limit: settings.budget.map_or(DISCOVERY_LIMIT, |budget| budget.min(DISCOVERY_LIMIT)),
+        discovered: Discovered::default(),
         config_problem: settings.targets.config_problem.as_ref().map(ToString::to_string),
         ts: u64::try_from(ts.as_millis()).unwrap_or(u64::MAX),
         took: started.elapsed(),
@@ -251,18 +248,7 @@ fn words(report: &Report, printer: &Printer) -> String {
             "Tunnel",
             &format!("{}: {}", printer.styled(BAD, "failed"), printable(&error.message)),
         ));
-        if let Some(hint) = &error.hint {
-            lines.push(fact("Next", hint));
-        }
-    }
-    if let Some(beacons) = &report.discovered {
-        lines.push(String::new());
-        let hosts: Vec<_> = beacons.iter().map(|beacon| printable(&beacon.host)).collect();
-        let found = match hosts.len() {
-            0 => "none announces itself here".to_owned(),
-            _ => format!("{} ({})", hosts.join(", "), "`openclaw gateway discover` says more"),
-        };
-        lines.push(heading("Discovered", &found, printer));
+        lines.extend(error.hint.iter().map(|hint| sentence("Next", hint, printer)));
     }
     // What is about one gateway stands with it.
     let general = report.warnings().into_iter().filter(|warning| {
@@ -271,9 +257,7 @@ fn words(report: &Report, printer: &Printer) -> String {
     for warning in general {
         lines.push(String::new());
         lines.push(format!("{} {}", printer.styled(WARN, "warning:"), printable(&warning.message)));
-        if let Some(hint) = warning.hint {
-            lines.push(format!("  {hint}"));
-        }
+        lines.extend(warning.hint.map(|hint| wrapped(&hint, 2, printer.width())));
     }
     lines.join("\n")
 }
@@ -305,6 +289,13 @@ pub(crate) fn fact(name: &str, value: &str) -> String {
     format!("  {name:NAME_WIDTH$}  {value}")
 }
 
+/// A sentence of a report, on as many lines as it needs.
+pub(crate) fn sentence(name: &str, text: &str, printer: &Printer) -> String {
+    let indent = NAME_WIDTH + 4;
+    let text = wrapped(&printable(text), indent, printer.width());
+    fact(name, text.trim_start())
+}
+
 fn label(seen: &Seen) -> &'static str {
     match (seen.target.kind, seen.target.active) {
         (Kind::Explicit, _) => "URL (explicit)",
@@ -333,7 +324,7 @@ fn target_words(seen: &Seen, advice: &Advice, printer: &Printer) -> Vec<String> 
         lines.push(fact("Address", &format!("from {}", printable(&seen.target.origin))));
     }
     if let Some(hint) = advise(seen, trouble, advice) {
-        lines.push(fact("Next", &printable(&hint)));
+        lines.push(sentence("Next", &hint, printer));
     }
     lines
 }
@@ -396,4 +387,27 @@ fn gateway_words(facts: &Observation) -> String {
         parts.push(format!("identity {short}…"));
     }
     printable(&parts.join(" · "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_address_is_found_and_loopback_needs_no_tunnel() {
+        for (url, host, loopback) in [
+            ("ws://studio.local:18789/x?y", "studio.local", false),
+            ("wss://10.0.0.5", "10.0.0.5", false),
+            ("ws://[fe80::1]:1", "fe80::1", false),
+            ("ws://[::1]:1", "::1", true),
+            ("ws://127.0.0.1:1", "127.0.0.1", true),
+            ("ws://localhost:1", "localhost", true),
+        ] {
+            let found = host_of(url);
+            assert_eq!(found.as_deref(), Some(host), "{url}");
+            assert_eq!(is_loopback(host), loopback, "{url}");
+        }
+        assert_eq!(host_of("ws://:1"), None);
+        assert_eq!(host_of("studio"), None);
+    }
 }

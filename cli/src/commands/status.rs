@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::{
     args::{GlobalArgs, StatusArgs},
-    commands::probe::{answer_words, fact},
+    commands::probe::{answer_words, fact, sentence},
     connection,
     error::Result,
     exit::Exit,
-    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable},
+    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable, wrapped},
     ports::{self, Port},
     probe::{
         Depth, Kind, Observation, Target, Trouble, TroubleKind, look,
@@ -331,10 +331,10 @@ impl Report {
         };
         lines.push(fact("Config", &format!("{}{state}", self.settings.locations.config_file().display())));
         if let Some(problem) = &self.settings.targets.config_problem {
-            lines.push(fact("", &printable(&problem.to_string())));
+            lines.push(sentence("", &problem.to_string(), printer));
         }
         if args.deep {
-            lines.extend(cli.warnings.iter().map(|warning| fact("", &printable(warning))));
+            lines.extend(cli.warnings.iter().map(|warning| sentence("", warning, printer)));
         }
         if let Some(config) = &self.service_config {
             lines.push(fact("", &format!("{} of the service", config.path.display())));
@@ -369,7 +369,7 @@ impl Report {
         for (message, hint) in notes {
             lines.push(String::new());
             lines.push(format!("{} {}", printer.styled(WARN, "warning:"), printable(&message)));
-            lines.extend(hint.map(|hint| format!("  {}", printable(&hint))));
+            lines.extend(hint.map(|hint| wrapped(&printable(&hint), 2, printer.width())));
         }
         if !self.inspection.others.is_empty() {
             lines.push(String::new());
@@ -385,7 +385,7 @@ impl Report {
         if !hints.is_empty() {
             lines.push(String::new());
             lines.push(printer.styled(HEADING, "Next"));
-            lines.extend(hints.iter().map(|hint| format!("  {}", printable(hint))));
+            lines.extend(hints.iter().map(|hint| wrapped(&printable(hint), 2, printer.width())));
         }
         lines.join("\n")
     }
@@ -417,7 +417,7 @@ impl Report {
                 .problems
                 .first()
                 .map_or("no service manager answers", |problem| &problem.message);
-            return vec![fact("Service", &printable(why))];
+            return vec![sentence("Service", why, printer)];
         };
         let role = if service.installed && !self.is_service_meant() && self.seen.is_some() {
             printer.styled(DIM, " (not the gateway below)")
@@ -601,4 +601,131 @@ fn rpc_json(seen: &Seen, is_read: bool) -> Value {
         json["error"] = format!("`{}`: {}", call.method, call.message).into();
     }
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_gateway::config::{ClientFlags, Env, LocationFlags, Locations, env, resolve_probe};
+
+    use super::*;
+    use crate::{
+        probe::report::Advice,
+        service::{Definition, Detail},
+    };
+
+    /// A report about the unit of an account that starts a gateway on `port`.
+    fn report(activity: Option<Activity>, port: u16, facts: Option<Observation>) -> Report {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let env = Env::from_iter([(env::HOME, home.path())]);
+        let locations = Locations::resolve(&LocationFlags::default(), &env).expect("there is a home");
+        let targets =
+            resolve_probe(&locations, &env, &ClientFlags::default()).expect("there is nothing to refuse");
+        let settings = ProbeSettings {
+            targets,
+            locations,
+            budget: Some(BUDGET),
+            identity_dir: home.path().to_owned(),
+            advice: Advice { run: "run".to_owned(), status: "status".to_owned() },
+        };
+        let service = activity.map(|activity| ServiceState {
+            manager: ManagerKind::Systemd,
+            scope: Scope::User,
+            name: "openclaw-gateway.service".to_owned(),
+            path: "/units/openclaw-gateway.service".into(),
+            definition: Some(Definition {
+                arguments: ["/bin/openclaw", "gateway", "run", "--port", &port.to_string()]
+                    .map(str::to_owned)
+                    .into(),
+                environment: Vec::new(),
+            }),
+            installed: true,
+            enabled: true,
+            activity,
+            detail: Detail::default(),
+            origin: Origin::This,
+        });
+        let target = Target::new(Kind::LocalLoopback, &settings.targets.local, true, &settings);
+        Report {
+            url: target.url.clone(),
+            seen: facts.map(|facts| Seen { target, tunnel: None, facts, ssh_trouble: None }),
+            settings,
+            inspection: Inspection { service, others: Vec::new(), problems: Vec::new(), record: None },
+            port,
+            port_source: PortSource::ServiceArgs,
+            listeners: None,
+            service_config: None,
+            commands: Commands {
+                run: "gateway run".to_owned(),
+                install: "gateway install".to_owned(),
+                start: "gateway start".to_owned(),
+                restart: "gateway restart".to_owned(),
+            },
+        }
+    }
+
+    fn nobody() -> Option<Observation> {
+        let trouble = Trouble {
+            kind: TroubleKind::Unreachable,
+            message: "connection refused".to_owned(),
+            code: None,
+            close: None,
+        };
+        Some(Observation { trouble: Some(trouble), ..Observation::default() })
+    }
+
+    fn well() -> Option<Observation> {
+        Some(Observation { health: Some(json!({ "ok": true, "ts": 1 })), ..Observation::default() })
+    }
+
+    #[test]
+    fn the_hint_names_the_command_that_helps() {
+        let running = Activity::Running { pid: 1 };
+        for (activity, facts, verdict, hint) in [
+            (Some(running), well(), "OK", ""),
+            (Some(running), nobody(), "UNREACHABLE", "`gateway restart` starts it anew"),
+            (Some(running), None, "RUNNING", ""),
+            (Some(Activity::Stopped), nobody(), "UNREACHABLE", "`gateway start` starts the service"),
+            (Some(Activity::Stopped), None, "NOT RUNNING", "`gateway start` starts the service"),
+            (
+                Some(Activity::Failed { exit: Some(78) }),
+                nobody(),
+                "UNREACHABLE",
+                "journalctl --user -u openclaw-gateway",
+            ),
+            (Some(Activity::Restarting), nobody(), "UNREACHABLE", "again and again"),
+            (Some(Activity::Stopped), well(), "OK", ""),
+            (None, nobody(), "UNREACHABLE", "`gateway run`, or install its service with `gateway install`"),
+            (None, None, "NO SERVICE", ""),
+        ] {
+            let report = report(activity, 18789, facts);
+            let printer = Printer::new(false, true);
+            assert!(
+                report.verdict(&printer).starts_with(verdict),
+                "{activity:?}: {}",
+                report.verdict(&printer)
+            );
+            let hints = report.hints();
+            let hint_is_there =
+                if hint.is_empty() { hints.is_empty() } else { hints.iter().any(|told| told.contains(hint)) };
+            assert!(hint_is_there, "{activity:?}, {verdict}: {hints:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_on_another_port_than_this_command_line_means_is_told() {
+        let other = report(Some(Activity::Running { pid: 1 }), 19999, well());
+        let told = other.mismatch().expect("the ports differ");
+        assert!(told.contains("19999") && told.contains("18789"), "{told}");
+        assert_eq!(report(Some(Activity::Running { pid: 1 }), 18789, well()).mismatch(), None);
+    }
+
+    #[test]
+    fn the_service_is_the_target_only_when_it_is_what_is_looked_at() {
+        let role = |report: &Report| report.service_json()["targetRole"].clone();
+        assert_eq!(role(&report(Some(Activity::Stopped), 18789, nobody())), "target");
+        let mut other = report(Some(Activity::Stopped), 18789, nobody());
+        other.port = 1;
+        assert_eq!(role(&other), "diagnostic-only");
+        assert_eq!(role(&report(None, 18789, nobody())), "diagnostic-only");
+    }
 }

@@ -212,7 +212,8 @@ pub(crate) struct Observation {
     /// The result of method `config.get`.
     pub(crate) config: Option<Value>,
     pub(crate) failed: Vec<FailedCall>,
-    is_deep: bool,
+    /// Whether what needs `operator.read` was called too.
+    pub(crate) is_deep: bool,
 }
 
 /// What the rights of a connection allow, so far as they are known.

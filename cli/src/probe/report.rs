@@ -32,15 +32,13 @@ pub(crate) struct TunnelFacts {
     pub(crate) pid: Option<u32>,
 }
 
-/// A gateway that announces itself.
-#[derive(Debug, Clone)]
-pub(crate) struct Beacon {
-    /// The host that its record resolves to.
-    pub(crate) host: String,
-    /// Where `ssh` listens there, if it says so.
-    pub(crate) ssh_port: Option<u16>,
-    /// As `gateway discover` shows it.
-    pub(crate) json: Value,
+/// The gateways that announce themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Discovered {
+    /// How long they were looked for; zero when they were not.
+    pub(crate) limit: Duration,
+    /// As `gateway discover` shows them.
+    pub(crate) beacons: Vec<Value>,
 }
 
 /// Everything that `gateway probe` found.
@@ -50,10 +48,7 @@ pub(crate) struct Report {
     pub(crate) seen: Vec<Seen>,
     /// Why there is no tunnel, though one was asked for; and where it should have led.
     pub(crate) no_tunnel: Option<(SshTarget, SshError)>,
-    /// The gateways that announce themselves; absent when nobody looked for them.
-    pub(crate) discovered: Option<Vec<Beacon>>,
-    /// How long they were looked for.
-    pub(crate) discovery_limit: Duration,
+    pub(crate) discovered: Discovered,
     /// Why the configuration cannot be read.
     pub(crate) config_problem: Option<String>,
     /// When it began, in milliseconds since 1970.
@@ -232,7 +227,6 @@ impl Report {
                 json
             })
             .collect();
-        let beacons: Vec<_> = self.discovered.iter().flatten().map(|beacon| &beacon.json).collect();
         let tailnet_url = self.tailnet.map(|address| format!("ws://{address}:{}", self.port));
         json!({
             "ok": self.is_ok(),
@@ -251,9 +245,9 @@ impl Report {
                 "tailnetIPv4": self.tailnet,
             },
             "discovery": {
-                "timeoutMs": whole(self.discovery_limit),
-                "count": beacons.len(),
-                "beacons": beacons,
+                "timeoutMs": whole(self.discovered.limit),
+                "count": self.discovered.beacons.len(),
+                "beacons": self.discovered.beacons,
             },
             "targets": self.seen.iter().map(|seen| target_json(seen, &self.advice)).collect::<Vec<_>>(),
         })

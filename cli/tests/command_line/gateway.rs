@@ -26,18 +26,17 @@ impl Gateway {
         let args = ["gateway", "run", "--allow-unconfigured", "--port", "0", "--token", crate::fake::TOKEN];
         let mut command = home.command(args);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        let mut gateway = Self { child, port: 0 };
         let record = home.path().join(".openclaw/gateway/runtime.json");
         let begun = Instant::now();
-        loop {
-            if let Ok(text) = fs::read(&record)
-                && let Ok(record) = serde_json::from_slice::<Value>(&text)
-            {
-                let port = record["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-                return Self { child, port: port.expect("a record has a port") };
-            }
+        while gateway.port == 0 {
             assert!(begun.elapsed() < START_LIMIT, "the gateway does not start");
             thread::sleep(Duration::from_millis(10));
+            let written = fs::read(&record).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            let port = written.and_then(|record| u16::try_from(record["port"].as_u64()?).ok());
+            gateway.port = port.unwrap_or_default();
         }
+        gateway
     }
 
     pub(crate) fn url(&self) -> String {
