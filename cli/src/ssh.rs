@@ -567,7 +567,7 @@ mod tests {
             ("ada@host\n", "'\\n' in the host"),
             ("ada@höst", "'ö' in the host"),
             ("ada@host;id", "';' in the host"),
-            ("fe80::1%$(id)", "in the host"),
+            ("fe80::1%$(id)", "has a port"),
             ("x@y@host", "'@' in the user"),
         ] {
             let error = text.parse::<SshTarget>().expect_err(text);

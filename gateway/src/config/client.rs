@@ -324,7 +324,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::{config::LocationFlags, state::ensure_token};
+    use crate::{
+        config::{LocationFlags, RemoteTransport, SshHostKeyPolicy},
+        state::ensure_token,
+    };
 
     /// One call on a machine of its own.
     struct Call {
@@ -688,5 +691,90 @@ mod tests {
                 "set NONE; a literal `${` is written as `$${`".to_owned()
             )
         );
+    }
+
+    /// Address and credential of a target.
+    fn shown(target: Option<&ProbeTarget>) -> Option<(String, String)> {
+        let target = target?;
+        let credential = target.credential.as_ref();
+        let credential = credential.map(|credential| credential.value.expose_secret().to_owned());
+        Some((target.url.value.clone(), credential.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_probe_looks_at_the_named_the_remote_and_this_machine() {
+        let config = "{gateway: {port: 3, auth: {token: 't'}, remote: {url: 'wss://r', token: 'rt'}}}";
+        let pair = |url: &str, credential: &str| Some((url.to_owned(), credential.to_owned()));
+        let (local, remote) = (pair("ws://127.0.0.1:3", "t"), pair("wss://r", "rt"));
+        for (given, variables, explicit, remote, local) in [
+            (flags(), vec![], None, remote.clone(), local.clone()),
+            (
+                flags(),
+                vec![(env::GATEWAY_URL, "ws://e"), (env::GATEWAY_TOKEN, "et")],
+                pair("ws://e", "et"),
+                remote,
+                local,
+            ),
+            (
+                // A flag is presented to all.
+                ClientFlags { url: Some("ws://f".into()), token: secret("x"), ..flags() },
+                vec![],
+                pair("ws://f", "x"),
+                pair("wss://r", "x"),
+                pair("ws://127.0.0.1:3", "x"),
+            ),
+            (
+                // A port means this machine alone.
+                ClientFlags { port: Some(1), ..flags() },
+                vec![(env::GATEWAY_URL, "ws://e")],
+                None,
+                None,
+                pair("ws://127.0.0.1:1", "t"),
+            ),
+        ] {
+            let call = Call::new(&variables, given);
+            call.configure(config);
+            let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+            assert_eq!(
+                (shown(found.explicit.as_ref()), shown(found.remote.as_ref()), shown(Some(&found.local))),
+                (explicit, remote, local)
+            );
+            assert!(!found.remote_is_active && found.config_problem.is_none());
+        }
+        let call = Call::new(&[], ClientFlags { url: Some("ws://f".into()), ..flags() });
+        let error = resolve_probe(&call.locations(), &call.env(), &call.flags).expect_err("it is refused");
+        assert!(matches!(error, ConfigError::UrlWithoutCredential), "{error}");
+    }
+
+    #[test]
+    fn a_probe_goes_on_without_what_cannot_be_read_and_says_so() {
+        let call = Call::new(&[], flags());
+        call.configure("{gateway: {port: ,}}");
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert!(matches!(found.config_problem, Some(ConfigError::Syntax { .. })));
+        assert_eq!(shown(Some(&found.local)), Some(("ws://127.0.0.1:18789".to_owned(), String::new())));
+        call.configure("{gateway: {auth: {token: '${NONE}'}}}");
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert!(matches!(found.local.credential_problem, Some(ConfigError::MissingVariable { .. })));
+    }
+
+    #[test]
+    fn the_tunnel_is_configured_in_the_section_of_the_remote_gateway() {
+        let call = Call::new(&[("H", "studio")], flags());
+        call.configure(
+            "{gateway: {mode: 'remote', remote: {sshTarget: 'ada@${H}:2', sshIdentity: '~/key', remotePort: 9, \
+             transport: 'ssh', sshHostKeyPolicy: 'openssh', password: 'rp'}}}",
+        );
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert_eq!(found.ssh_target.map(|target| target.value).as_deref(), Some("ada@studio:2"));
+        assert_eq!(found.ssh_identity, Some(call.directory.path().join("key")));
+        assert!(found.remote_is_active && found.remote.is_none());
+        let remote = &found.config.gateway.remote;
+        assert_eq!(remote.remote_port.as_ref().map(|port| port.value), Some(9));
+        assert_eq!(remote.transport.as_ref().map(|transport| transport.value), Some(RemoteTransport::Ssh));
+        let policy = remote.ssh_host_key_policy.as_ref().map(|policy| policy.value);
+        assert_eq!(policy, Some(SshHostKeyPolicy::Openssh));
+        let credential = found.tunnel_credential.expect("it is configured");
+        assert_eq!((credential.value.expose_secret(), found.flag_credential.is_none()), ("rp", true));
     }
 }
