@@ -465,12 +465,9 @@ impl Observation {
             Err(Some(error)) if is_scope(&error) && self.failed.is_empty() => {}
             answer => self.keep(config, answer, |seen, answer| seen.config = Some(answer)),
         }
-        // Older gateways do not have it.
-        if let Ok(answer) = answers.3 {
-            self.keep::<GatewayIdentity>(identity, Ok(answer), |seen, identity| {
-                seen.identity = Some(identity.device_id);
-            });
-        }
+        // Older gateways do not have it, and work without.
+        let answer = answers.3.ok().and_then(|answer| serde_json::from_value::<GatewayIdentity>(answer).ok());
+        self.identity = answer.map(|identity| identity.device_id);
     }
 
     /// Keeps the answer to a call, or why there is none.

@@ -296,6 +296,33 @@ fn a_gateway_of_frames_that_grants_nothing_is_limited() {
 }
 
 #[test]
+fn a_probe_shows_the_device_only_where_it_is_paired() {
+    let stock = Stock::new(|method, params| match (method, &params["device"]) {
+        ("connect", Value::Null) => vec![json!({ "ok": false, "error": {
+            "code": "NOT_PAIRED", "message": "device identity required",
+            "details": { "code": "DEVICE_IDENTITY_REQUIRED" },
+        } })],
+        ("connect", _) => vec![json!({ "ok": true, "payload": {
+            "type": "hello-ok", "protocol": 4, "server": { "version": "2026.9.6", "connId": "c" },
+            "auth": { "role": "operator", "scopes": ["operator.read"], "deviceToken": "given" },
+            "policy": { "tickIntervalMs": 30_000 },
+        } })],
+        ("system-presence", _) => vec![json!({ "ok": true, "payload": [] })],
+        _ => vec![json!({ "ok": true, "payload": { "ok": true, "ts": 1 } })],
+    });
+    let home = Home::new();
+    let port = stock.port.to_string();
+    let probe = home.run(["gateway", "probe", "--port", &port, "--json"]).json(4);
+    assert_eq!((codes(&probe), &probe["capability"]), (vec!["pairing_pending"], &json!("pairing_pending")));
+    assert!(!home.path().join(".openclaw").exists(), "no device is made");
+    // Any other command makes one, and is paired.
+    home.run(["gateway", "call", "health", "--port", &port]).ok();
+    let probe = home.run(["gateway", "probe", "--port", &port, "--json"]).json(0);
+    assert_eq!((codes(&probe), &probe["capability"]), (vec![], &json!("read_only")));
+    assert_eq!(stock.connect()["auth"]["token"], "given");
+}
+
+#[test]
 fn a_program_that_is_no_gateway_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
