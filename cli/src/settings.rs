@@ -23,7 +23,7 @@ use crate::{
     args::{ClientArgs, GlobalArgs},
     error::{CliError, Fault, Result},
     exit::Exit,
-    probe::{Kind, Target, report::Advice},
+    probe::{Kind, Target, Trust, report::Advice},
     trust::TrustStore,
 };
 
@@ -176,6 +176,9 @@ pub(crate) struct ProbeSettings {
     /// Where the device identity of the command line lies, if there is one.
     pub(crate) identity_dir: PathBuf,
     pub(crate) advice: Advice,
+    /// `--tls-fingerprint`.
+    fingerprint: Option<Fingerprint>,
+    allows_plaintext: bool,
 }
 
 impl ProbeSettings {
@@ -185,16 +188,29 @@ impl ProbeSettings {
         let env = Env::of_process();
         let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
         let targets = resolve_probe(&locations, &env, &flags).map_err(|error| wrong(&error))?;
+        let advice = Advice { run: global.command("gateway run"), status: global.command("gateway status") };
+        let budget = match args.timeout {
+            Some(0) => None,
+            given => Some(given.map_or(budget, Duration::from_millis)),
+        };
+        let given = args.tls_fingerprint.as_deref();
+        let identity_dir = identity_dir(locations.state());
         Ok(Self {
-            targets,
-            budget: match args.timeout {
-                Some(0) => None,
-                given => Some(given.map_or(budget, Duration::from_millis)),
-            },
-            identity_dir: identity_dir(locations.state()),
-            advice: Advice { run: global.command("gateway run"), status: global.command("gateway status") },
-            locations,
+            fingerprint: given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()?,
+            allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
+            ..Self::new(targets, locations, budget, identity_dir, advice)
         })
+    }
+
+    /// Those of a command without flags.
+    pub(crate) fn new(
+        targets: ProbeTargets,
+        locations: Locations,
+        budget: Option<Duration>,
+        identity_dir: PathBuf,
+        advice: Advice,
+    ) -> Self {
+        Self { targets, locations, budget, identity_dir, advice, fingerprint: None, allows_plaintext: false }
     }
 
     /// When looking must end, so that `reserve` of the budget is left.
@@ -202,13 +218,38 @@ impl ProbeSettings {
         let budget = self.budget.map_or(ONE_DAY, |budget| budget.min(ONE_DAY));
         started + budget.saturating_sub(reserve.min(budget / 4))
     }
+
+    /// What is trusted at `url`: the flag, else what is `known` of that gateway, else what was trusted there before.
+    pub(crate) fn trust(&self, url: &str, known: Option<(&str, &str)>) -> Result<Trust> {
+        let known = known.map(|(origin, text)| fingerprint(origin, text)).transpose()?;
+        let fingerprint = match self.fingerprint.or(known) {
+            None if is_encrypted(url) => TrustStore::new(self.locations.state()).find(url)?,
+            known => known,
+        };
+        Ok(Trust { fingerprint, plaintext: self.allows_plaintext })
+    }
 }
 
 impl Target {
     /// A gateway that flags, environment or configuration name.
-    pub(crate) fn new(kind: Kind, found: &ProbeTarget, active: bool, settings: &ProbeSettings) -> Self {
+    pub(crate) fn new(
+        kind: Kind,
+        found: &ProbeTarget,
+        active: bool,
+        settings: &ProbeSettings,
+    ) -> Result<Self> {
         let credential = found.credential.as_ref();
-        Self {
+        let recorded = found.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
+        let configured = settings.targets.config.gateway.remote.tls_fingerprint.as_ref();
+        let configured = configured.filter(|_| kind == Kind::ConfigRemote);
+        let known = match (recorded, configured) {
+            (Some(text), _) => Some(("tlsFingerprint of the running gateway's record".to_owned(), text)),
+            (None, Some(text)) => Some((text.source.to_string(), text.value.as_str())),
+            (None, None) => None,
+        };
+        let known = known.as_ref().map(|(origin, text)| (origin.as_str(), *text));
+        Ok(Self {
+            trust: settings.trust(&found.url.value, known)?,
             kind,
             origin: source_of_url(&found.url.source, settings.locations.profile()),
             url: found.url.value.clone(),
@@ -217,7 +258,7 @@ impl Target {
             credential: credential.map(|credential| credential.value.clone()),
             credential_problem: found.credential_problem.as_ref().map(ToString::to_string),
             identity_dir: settings.identity_dir.clone(),
-        }
+        })
     }
 }
 

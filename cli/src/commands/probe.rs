@@ -19,7 +19,7 @@ use crate::{
     exit::Exit,
     output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable, wrapped},
     probe::{
-        Depth, Kind, Observation, Target, TroubleKind, look,
+        Depth, Kind, Observation, Target, TroubleKind, Trust, look,
         report::{Advice, Discovered, Report, Seen, TunnelFacts, advise},
     },
     settings::ProbeSettings,
@@ -37,7 +37,7 @@ const NAME_WIDTH: usize = 10;
 pub(crate) fn probe(args: &ProbeArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let settings = ProbeSettings::resolve(&args.client, global, BUDGET)?;
     let tunnel = tunnel_plan(args, &settings)?;
-    let report = connection::until_interrupted(look_at_all(settings, tunnel))?;
+    let report = connection::until_interrupted(look_at_all(settings, tunnel))??;
     let exit = report.exit(args.require_rpc);
     if printer.is_json() {
         printer.json(&report.json(exit))?;
@@ -135,7 +135,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Report {
+async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Result<Report> {
     let ts = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = Instant::now();
     let deadline = settings.deadline(started, RESERVE);
@@ -152,7 +152,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
         if plans.iter().any(|plan| plan.url == found.url.value) {
             continue;
         }
-        plans.push(Target::new(kind, found, active, &settings));
+        plans.push(Target::new(kind, found, active, &settings)?);
     }
     let through = tunnel.map(|plan| {
         let target = Target {
@@ -164,6 +164,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
             credential_origin: plan.credential_origin,
             credential_problem: None,
             identity_dir: settings.identity_dir.clone(),
+            trust: Trust::default(),
         };
         (plan.settings, target)
     });
@@ -181,7 +182,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
     };
     let mut seen: Vec<Seen> = [first, second, third, tunnelled].into_iter().flatten().collect();
     seen.sort_by_key(|seen| seen.target.kind);
-    Report {
+    Ok(Report {
         seen,
         no_tunnel,
         discovered: Discovered::default(),
@@ -193,7 +194,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Rep
         port: settings.targets.local.record.map_or(settings.targets.port.value, |record| record.port),
         tailnet: tailnet_address(),
         advice: settings.advice,
-    }
+    })
 }
 
 async fn look_directly(target: Option<Target>, deadline: Instant) -> Option<Seen> {

@@ -28,7 +28,7 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// Shows the gateway of this machine.
 pub(crate) fn status(args: &StatusArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     let settings = ProbeSettings::resolve(&args.client, global, BUDGET)?;
-    let report = connection::until_interrupted(examine(args, global, settings))?;
+    let report = connection::until_interrupted(examine(args, global, settings))??;
     let exit = report.exit(args.require_rpc);
     if printer.is_json() {
         printer.json(&report.json(args))?;
@@ -88,7 +88,7 @@ struct Commands {
     restart: String,
 }
 
-async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings) -> Report {
+async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings) -> Result<Report> {
     let (locations, deep) = (settings.locations.clone(), args.deep);
     let inspected = tokio::task::spawn_blocking(move || service::inspect(&locations, deep));
     // A panic in there is a panic here.
@@ -106,8 +106,8 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         (None, _, Some(port)) => (port, PortSource::ServiceArgs),
     };
     let mut target = match &targets.explicit {
-        Some(explicit) => Target::new(Kind::Explicit, explicit, true, &settings),
-        None => Target::new(Kind::LocalLoopback, local, true, &settings),
+        Some(explicit) => Target::new(Kind::Explicit, explicit, true, &settings)?,
+        None => Target::new(Kind::LocalLoopback, local, true, &settings)?,
     };
     if target.kind == Kind::LocalLoopback && port_source == PortSource::ServiceArgs {
         target.url = format!("ws://{}:{port}", Ipv4Addr::LOCALHOST);
@@ -138,7 +138,7 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         })
         .filter(|path| path != settings.locations.config_file())
         .and_then(|path| Config::load(&path).ok());
-    Report {
+    Ok(Report {
         commands: Commands {
             run: global.command("gateway run"),
             install: global.command("gateway install"),
@@ -153,7 +153,7 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         seen,
         listeners,
         service_config,
-    }
+    })
 }
 
 impl Report {
@@ -620,13 +620,9 @@ mod tests {
         let locations = Locations::resolve(&LocationFlags::default(), &env).expect("there is a home");
         let targets =
             resolve_probe(&locations, &env, &ClientFlags::default()).expect("there is nothing to refuse");
-        let settings = ProbeSettings {
-            targets,
-            locations,
-            budget: Some(BUDGET),
-            identity_dir: home.path().to_owned(),
-            advice: Advice { run: "run".to_owned(), status: "status".to_owned() },
-        };
+        let advice = Advice { run: "run".to_owned(), status: "status".to_owned() };
+        let identity_dir = home.path().to_owned();
+        let settings = ProbeSettings::new(targets, locations, Some(BUDGET), identity_dir, advice);
         let service = activity.map(|activity| ServiceState {
             manager: ManagerKind::Systemd,
             scope: Scope::User,
@@ -645,6 +641,7 @@ mod tests {
             origin: Origin::This,
         });
         let target = Target::new(Kind::LocalLoopback, &settings.targets.local, true, &settings);
+        let target = target.expect("there is nothing to refuse");
         Report {
             url: target.url.clone(),
             seen: facts.map(|facts| Seen { target, tunnel: None, facts, ssh_trouble: None }),

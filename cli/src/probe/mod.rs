@@ -8,7 +8,7 @@ pub(crate) mod report;
 
 use std::path::PathBuf;
 
-use openclaw_client::{Client, Error, ErrorCode, Scope, SecretString, TransportKind};
+use openclaw_client::{Client, Error, ErrorCode, Fingerprint, Scope, SecretString, TransportKind};
 use openclaw_schema::methods::{
     config::ConfigMethod,
     connect::{ConnectMethod, ConnectResult},
@@ -61,6 +61,16 @@ pub(crate) struct Target {
     pub(crate) credential_problem: Option<String>,
     /// Where the device identity lies, if there is one.
     pub(crate) identity_dir: PathBuf,
+    pub(crate) trust: Trust,
+}
+
+/// Which connections are good enough to present a credential on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trust {
+    /// The one TLS certificate, or key, that is trusted; what the platform trusts when absent.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// Whether a gateway on another host may be spoken to in plain.
+    pub(crate) plaintext: bool,
 }
 
 /// How much is asked.
@@ -83,6 +93,8 @@ pub(crate) enum TroubleKind {
     TimedOut,
     /// What answers is no gateway, or one of another protocol.
     Foreign,
+    /// The TLS certificate is not trusted; nothing was presented.
+    Untrusted,
     /// A gateway answers, and does not take the credential.
     Rejected,
     /// A gateway answers, and asks for this device to be paired first.
@@ -98,6 +110,7 @@ impl TroubleKind {
             Self::Rejected | Self::Unpaired => "refused",
             Self::TimedOut => "timed out",
             Self::Foreign => "no gateway",
+            Self::Untrusted => "not trusted",
             Self::Unreachable | Self::Closed | Self::Invalid => "failed",
         }
     }
@@ -123,7 +136,8 @@ impl Trouble {
 
     /// How a command ends for which no gateway answers because of this.
     pub(crate) fn exit(&self) -> Exit {
-        if self.is_refusal() { Exit::Auth } else { Exit::Unreachable }
+        let is_auth = self.is_refusal() || self.kind == TroubleKind::Untrusted;
+        if is_auth { Exit::Auth } else { Exit::Unreachable }
     }
 
     fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
@@ -169,6 +183,12 @@ impl Trouble {
                 Self::new(TroubleKind::Foreign, format!("{what} cannot be read: {reason}"))
             }
             Error::InvalidInput { message, .. } => Self::new(TroubleKind::Invalid, message),
+            Error::Untrusted { shown, expected, reason, .. } => {
+                let expected =
+                    expected.map_or_else(String::new, |expected| format!(", expected was {expected}"));
+                let message = format!("{reason}; the SHA-256 of its certificate is {shown}{expected}");
+                Self::new(TroubleKind::Untrusted, message)
+            }
             Error::Transport { kind: TransportKind::Lagged, reason, .. } => {
                 Self::new(TroubleKind::Closed, reason)
             }
@@ -346,7 +366,11 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
         // As the other commands, so that a gateway gives the same rights.
         .client_kind("cli", "cli")
         .device_identity(&target.identity_dir)
-        .paired_only();
+        .paired_only()
+        .allow_plaintext(target.trust.plaintext);
+    if let Some(fingerprint) = target.trust.fingerprint {
+        builder = builder.tls_fingerprint(fingerprint);
+    }
     if let Some(credential) = &target.credential {
         builder = builder.credential(credential.clone());
     }
@@ -511,6 +535,7 @@ fn is_scope(error: &Error) -> bool {
         | Error::BadPayload { .. }
         | Error::Timeout { .. }
         | Error::Unauthorized { .. }
+        | Error::Untrusted { .. }
         | Error::ProtocolMismatch { .. } => false,
     }
 }

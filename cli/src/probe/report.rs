@@ -158,15 +158,20 @@ impl Report {
             }
         }
         let refused = self.seen.iter().filter_map(|seen| {
-            Some((seen, seen.facts.trouble.as_ref().filter(|trouble| trouble.is_refusal())?))
+            let trouble = seen.facts.trouble.as_ref()?;
+            (trouble.is_refusal() || trouble.kind == TroubleKind::Untrusted).then_some((seen, trouble))
         });
         for (seen, trouble) in refused {
             let code = match trouble.kind {
                 TroubleKind::Unpaired => "pairing_pending",
+                TroubleKind::Untrusted => "certificate_untrusted",
                 _ => "credential_rejected",
             };
-            let message =
-                format!("the gateway at {} refuses this client: {}", seen.target.url, trouble.message);
+            let verdict = match trouble.kind {
+                TroubleKind::Untrusted => "is not trusted",
+                _ => "refuses this client",
+            };
+            let message = format!("the gateway at {} {verdict}: {}", seen.target.url, trouble.message);
             warn(code, message, advise(seen, trouble, &self.advice), vec![seen.target.kind]);
         }
         for seen in &self.seen {
@@ -307,6 +312,9 @@ pub(crate) fn advise(seen: &Seen, trouble: &Trouble, advice: &Advice) -> Option<
         }
         TroubleKind::TimedOut => "check that the host is up, and that no firewall stands in between; `--timeout MS` \
                                   allows more"
+            .to_owned(),
+        TroubleKind::Untrusted => "compare that with what the gateway logs at its start, then name it with \
+                                   `--tls-fingerprint`"
             .to_owned(),
         TroubleKind::Foreign if is_local => format!("`{}` says who listens there", advice.status),
         TroubleKind::Foreign => "check host and port of the address".to_owned(),

@@ -323,6 +323,31 @@ fn a_probe_shows_the_device_only_where_it_is_paired() {
 }
 
 #[test]
+fn a_certificate_is_trusted_by_record_flag_or_configuration_alone() {
+    let home = Home::new();
+    home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'local', tls: { enabled: true } } }");
+    let gateway = Gateway::start(&home);
+    let probe = home.run(["gateway", "probe", "--token", TOKEN, "--json"]).json(0);
+    assert_eq!(target(&probe, "localLoopback")["url"], format!("wss://127.0.0.1:{}", gateway.port));
+
+    let record =
+        std::fs::read(home.path().join(".openclaw/gateway/runtime.json")).expect("there is a record");
+    let record: Value = serde_json::from_slice(&record).expect("the record is JSON");
+    let fingerprint = record["tlsFingerprint"].as_str().expect("the record names the certificate");
+    let url = format!("wss://127.0.0.1:{}", gateway.port);
+    let elsewhere = Home::new().with("OPENCLAW_GATEWAY_PORT", CLOSED);
+    let probe = elsewhere.run(["gateway", "probe", "--url", &url, "--token", TOKEN, "--json"]).json(4);
+    assert_eq!(codes(&probe), ["no_gateway_reachable", "certificate_untrusted"]);
+    let pinned =
+        ["gateway", "probe", "--url", &url, "--token", TOKEN, "--tls-fingerprint", fingerprint, "--json"];
+    assert_eq!(elsewhere.run(pinned).json(0)["primaryTargetId"], "explicit");
+    let config =
+        json!({ "gateway": { "remote": { "url": url, "token": TOKEN, "tlsFingerprint": fingerprint } } });
+    elsewhere.write(".openclaw/openclaw.json", &config.to_string());
+    assert_eq!(elsewhere.run(["gateway", "probe", "--json"]).json(0)["primaryTargetId"], "configRemote");
+}
+
+#[test]
 fn a_program_that_is_no_gateway_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
