@@ -51,6 +51,19 @@ Examples:
   openclaw gateway health --url ws://127.0.0.1:18789 --token-file token.txt
   openclaw gateway health --json --timeout 2000";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway status
+  openclaw gateway status --require-rpc --json      for scripts: fails unless the gateway works
+  openclaw gateway status --no-probe                the service alone";
+
+const PROBE_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway probe
+  openclaw gateway probe --json --timeout 1000
+  openclaw gateway probe --ssh ada@studio --token-file token.txt   one that listens on its own loopback alone
+  openclaw gateway probe --require-rpc                             fails unless all works";
+
 const METHODS_EXAMPLES: &str = "\
 Examples:
   openclaw gateway methods
@@ -183,6 +196,8 @@ pub(crate) enum GatewayCommand {
     Stop(StopArgs),
     Restart(RestartArgs),
     Uninstall(UninstallArgs),
+    Status(StatusArgs),
+    Probe(ProbeArgs),
     Methods(MethodsArgs),
     Describe(DescribeArgs),
     Schema(SchemaArgs),
@@ -326,8 +341,8 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) allow_plaintext: bool,
 
-    /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default; by default
-    /// there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
+    /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default, 3000 for
+    /// `probe`; by default there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
     #[arg(long, value_name = "MS")]
     pub(crate) timeout: Option<u64>,
 
@@ -499,6 +514,61 @@ pub(crate) struct UninstallArgs {
     pub(crate) service: ServiceArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// Show the gateway of this machine: its service, whether it answers, and what to do next.
+///
+/// Without `--require-rpc` the exit code is 0 whatever it finds. `--timeout` bounds the look at the gateway; asking the
+/// service manager may take longer. Nothing is changed, and nothing is left behind.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{STATUS_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct StatusArgs {
+    /// Show the service alone; do not call the gateway.
+    #[arg(long, conflicts_with = "require_rpc")]
+    pub(crate) no_probe: bool,
+
+    /// Look for services of other profiles too, and show what looks odd in the configuration.
+    #[arg(long)]
+    pub(crate) deep: bool,
+
+    /// Call what needs the scope `operator.read` too, and fail unless all works: with 3 when no gateway answers, with 4
+    /// when it refuses the credential, with 7 when it is not well.
+    #[arg(long)]
+    pub(crate) require_rpc: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Look at every gateway that may be meant, and say what works, with which rights, and what to do about the rest.
+///
+/// Those are: `--url`, a tunnel of ssh, the configured remote gateway, and the one on this machine. They are looked at
+/// at once, within 3000 ms unless `--timeout` says otherwise. `--token` and `--password` are presented to all of them.
+/// Nothing is left behind: no device is made or paired.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{PROBE_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct ProbeArgs {
+    /// Reach a gateway that listens on its own loopback alone, through the system's ssh: `user@host[:port]`. By default
+    /// `gateway.remote.sshTarget` of the configuration.
+    #[arg(long, value_name = "TARGET", allow_hyphen_values = true)]
+    pub(crate) ssh: Option<String>,
+
+    /// The file with the private key for it. By default `gateway.remote.sshIdentity`, then what ssh finds by itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_identity: Option<PathBuf>,
+
+    /// Fail with exit code 7 when a gateway answers, but says that it is not well or does not answer every call.
+    #[arg(long)]
+    pub(crate) require_rpc: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// List the methods.

@@ -7,6 +7,8 @@ pub(crate) mod discover;
 pub(crate) mod dns;
 pub(crate) mod health;
 pub(crate) mod methods;
+pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod service;
+pub(crate) mod status;

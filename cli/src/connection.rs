@@ -18,7 +18,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     args::{ClientArgs, GlobalArgs},
-    error::{CliError, Fault, Result},
+    error::{CliError, Failure, Fault, Result},
     exit::Exit,
     settings::ClientSettings,
 };
@@ -85,18 +85,14 @@ pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Resul
     run_until(settings, async {
         tokio::select! {
             done = work => done,
-            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
-            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
+            interrupted = interruption() => Err(interrupted),
         }
     })
 }
 
 /// Does `work` on a runtime of one thread, until it is done or its time is up. Ctrl-C is left to `work`.
 pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
-    })?;
-    let bounded = async {
+    block_on(async {
         match settings.whole_timeout() {
             None => work.await,
             Some(limit) => match tokio::time::timeout(limit, work).await {
@@ -104,8 +100,32 @@ pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output =
                 Err(_) => Err(timed_out(limit, settings).into()),
             },
         }
-    };
-    let done = runtime.block_on(bounded);
+    })
+}
+
+/// Does `work`, which minds the time by itself, on a runtime of one thread, until it is done or Ctrl-C ends it.
+pub(crate) fn until_interrupted<T>(work: impl Future<Output = T>) -> Result<T> {
+    block_on(async {
+        tokio::select! {
+            done = work => Ok(done),
+            interrupted = interruption() => Err(interrupted),
+        }
+    })
+}
+
+/// Waits for Ctrl-C. If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
+async fn interruption() -> Failure {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => CliError::interrupted().into(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
+    })?;
+    let done = runtime.block_on(work);
     // A look-up of a name that still goes on must not hold the command back.
     runtime.shutdown_background();
     done

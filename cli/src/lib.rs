@@ -10,8 +10,11 @@ mod flags;
 mod method;
 mod notify;
 mod output;
+mod ports;
+mod probe;
 mod service;
 mod settings;
+mod ssh;
 mod trust;
 mod watch;
 
@@ -49,7 +52,11 @@ pub fn main() -> ExitCode {
             Err(error) => return show(&error, &Printer::new(false, false)).into(),
         }
     }
-    run(env::args_os().collect()).into()
+    let args: Vec<OsString> = env::args_os().collect();
+    if let Some(code) = ssh::become_ssh(&args) {
+        return ExitCode::from(code);
+    }
+    run(args).into()
 }
 
 fn run(args: Vec<OsString>) -> Exit {
@@ -117,6 +124,8 @@ fn dispatch(
         Some(GatewayCommand::Stop(args)) => commands::service::stop(&args, global, printer),
         Some(GatewayCommand::Restart(args)) => commands::service::restart(&args, global, printer),
         Some(GatewayCommand::Uninstall(args)) => commands::service::uninstall(&args, global, printer),
+        Some(GatewayCommand::Status(args)) => commands::status::status(&args, global, printer),
+        Some(GatewayCommand::Probe(args)) => commands::probe::probe(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),

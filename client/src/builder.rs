@@ -48,6 +48,7 @@ pub struct ClientBuilder {
     asked_scopes: Option<Vec<Scope>>,
     client: ClientInfo,
     identity: Option<IdentityDir>,
+    paired_only: bool,
     max_response_bytes: usize,
     tls_fingerprint: Option<Fingerprint>,
     allow_plaintext: bool,
@@ -69,6 +70,7 @@ impl ClientBuilder {
                 platform: PLATFORM.to_owned(),
             },
             identity: None,
+            paired_only: false,
             max_response_bytes: MAX_RESPONSE_BYTES,
             tls_fingerprint: None,
             allow_plaintext: false,
@@ -137,6 +139,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Shows the device only to a gateway that has given it a token, and makes none: connecting then leaves no trace,
+    /// such as a request for pairing.
+    pub fn paired_only(mut self) -> Self {
+        self.paired_only = true;
+        self
+    }
+
     /// How large one message of the gateway may be, in bytes. 32 MiB by default.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
@@ -174,11 +183,14 @@ impl ClientBuilder {
             )));
         }
         let default = if endpoint.loopback { CONNECT_TIMEOUT_LOOPBACK } else { CONNECT_TIMEOUT };
+        let paired_only = self.paired_only;
+        let identity =
+            self.identity.filter(|identity| !paired_only || identity.is_paired(&endpoint.authority));
         let frames = FrameOptions {
             credential: self.credential,
             client: self.client,
             scopes: self.asked_scopes.or_else(|| self.scopes.clone()).unwrap_or_else(|| ALL_SCOPES.to_vec()),
-            identity: self.identity,
+            identity,
         };
         let options = Options::new(
             frames,

@@ -15,6 +15,7 @@ use url::{Host, Url};
 use crate::{
     error::{Error, TimeoutKind},
     frames::OutcomeReceiver,
+    handshake::Greeting,
     http::Http,
     identity::IdentityDir,
     tls::Fingerprint,
@@ -220,6 +221,13 @@ impl Connection {
         match &self.wire {
             Wire::WebSocket(socket) => socket.server_version(),
             Wire::Http(http) => http.server_version(),
+        }
+    }
+
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        match &self.wire {
+            Wire::WebSocket(socket) => socket.greeting(),
+            Wire::Http(_) => None,
         }
     }
 

@@ -28,6 +28,7 @@ use connection::Connection;
 pub use builder::ClientBuilder;
 pub use error::{Error, Refusal, TimeoutKind, TransportKind};
 pub use events::{EventStream, RunEvent, RunEvents};
+pub use handshake::Greeting;
 pub use openclaw_schema::{ErrorCode, ErrorData, Scope};
 pub use secrecy::SecretString;
 pub use tls::Fingerprint;
@@ -139,6 +140,13 @@ impl Client {
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         self.connection.server_version()
+    }
+
+    /// What the gateway said of itself and of this client's rights; over OpenClaw frames alone. Over JSON-RPC the method
+    /// `connect` answers the same.
+    #[must_use]
+    pub fn greeting(&self) -> Option<&Greeting> {
+        self.connection.greeting()
     }
 
     /// Closes the connection, for all clones. Calls that still wait fail.

@@ -60,7 +60,7 @@ use crate::{
     connection::{Endpoint, GATEWAY_HEADER, Options},
     error::{Error, TimeoutKind, TransportKind},
     frames::{Frames, OutcomeReceiver},
-    handshake::{self, Hello, Remedy, Setback},
+    handshake::{self, Greeting, Hello, Remedy, Setback},
     tls::{Fingerprint, Trust},
 };
 
@@ -97,6 +97,8 @@ pub(crate) struct WebSocket {
     /// The core numbers its own requests, of subscriptions and batches, with texts.
     next_id: AtomicU64,
     server_version: Option<String>,
+    /// Over frames alone.
+    greeting: Option<Greeting>,
 }
 
 impl fmt::Debug for WebSocket {
@@ -158,9 +160,11 @@ impl WebSocket {
         })
         .await
         .map_err(|_| timed_out(TimeoutKind::Handshake))??;
-        let protocol = hello.as_ref().map(|hello| hello.protocol);
+        let greeting = hello.as_ref().map(|hello| hello.greeting.clone());
+        let protocol = greeting.as_ref().map(|greeting| greeting.protocol);
         let told = text_of(&head, GATEWAY_HEADER).map(str::to_owned);
-        let server_version = told.or_else(|| hello.as_ref().and_then(|hello| hello.server_version.clone()));
+        let server_version =
+            told.or_else(|| greeting.as_ref().and_then(|greeting| greeting.server_version.clone()));
         tracing::debug!(url = endpoint.shown, server_version, protocol, "connected");
 
         let socket = Arc::new(Socket::new(stream, hello.as_ref(), endpoint.shown.clone()));
@@ -182,11 +186,15 @@ impl WebSocket {
                 Receiver { socket: Arc::clone(&socket) },
             );
         let service = taken.get().expect("the core passes its service through every layer once").clone();
-        Ok(Self { core, service, socket, next_id: AtomicU64::new(1), server_version })
+        Ok(Self { core, service, socket, next_id: AtomicU64::new(1), server_version, greeting })
     }
 
     pub(crate) fn server_version(&self) -> Option<&str> {
         self.server_version.as_deref()
+    }
+
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        self.greeting.as_ref()
     }
 
     /// Calls `method` and waits for its result, without a time limit.
@@ -568,7 +576,7 @@ impl Socket {
         let state = State {
             stream: Some(stream),
             // Since protocol 4 a connection's events are counted for themselves.
-            frames: hello.map(|hello| Frames::new(hello.protocol >= 4)),
+            frames: hello.map(|hello| Frames::new(hello.greeting.protocol >= 4)),
             watchdog: hello.map(|hello| Watchdog::new(hello.tick_interval)),
             unflushed: false,
             closing: false,

@@ -24,7 +24,7 @@ mod serve;
 mod snapshot;
 
 pub use self::{
-    client::{ClientFlags, ClientTarget, resolve_client},
+    client::{ClientFlags, ClientTarget, ProbeTarget, ProbeTargets, resolve_client, resolve_probe},
     discovery::{
         Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
         wide_area_announcement,
@@ -32,7 +32,9 @@ pub use self::{
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
-    names::{AuthMode, BindMode, GatewayMode, LogLevel, MdnsMode, UnknownName},
+    names::{
+        AuthMode, BindMode, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy, UnknownName,
+    },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };

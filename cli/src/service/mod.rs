@@ -335,10 +335,6 @@ impl Inspection {
 
 /// What is known of the gateway as a service on this machine; nothing is changed. `deep` also looks for gateways of
 /// other profiles.
-#[expect(
-    dead_code,
-    reason = "`gateway status` shows it; the commands that change things look at the machine themselves"
-)]
 pub(crate) fn inspect(locations: &Locations, deep: bool) -> Inspection {
     inspect_on(&Host::current(), &SystemRunner, locations, deep)
 }

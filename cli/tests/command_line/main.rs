@@ -2,14 +2,17 @@
 //!
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
 //! one that speaks OpenClaw frames, `server` runs one, `service` makes one a service, `discovery` finds gateways in a
-//! `lan` of its own.
+//! `lan` of its own, `probe` and `ssh` look at several.
 
 mod client;
 mod discovery;
 mod fake;
+mod gateway;
 mod lan;
 mod offline;
+mod probe;
 mod process;
 mod server;
 mod service;
+mod ssh;
 mod stock;

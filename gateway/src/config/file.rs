@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName,
-    discovery::Discovery, json5,
+    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, RemoteTransport, Source, Sourced,
+    SshHostKeyPolicy, UnknownName, discovery::Discovery, json5,
 };
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
@@ -89,6 +89,18 @@ pub struct Remote {
     pub token: Option<Sourced<SecretString>>,
     /// `password`.
     pub password: Option<Sourced<SecretString>>,
+    /// `transport`: how the gateway is reached.
+    pub transport: Option<Sourced<RemoteTransport>>,
+    /// `remotePort`, from 1: where the gateway listens on its own machine, for a tunnel to it.
+    pub remote_port: Option<Sourced<u16>>,
+    /// `tlsFingerprint`: the SHA-256 of the certificate that the gateway shows, in hexadecimal.
+    pub tls_fingerprint: Option<Sourced<String>>,
+    /// `sshTarget`: `[user@]host[:port]`.
+    pub ssh_target: Option<Sourced<String>>,
+    /// `sshIdentity`: the file with the private key for it.
+    pub ssh_identity: Option<Sourced<String>>,
+    /// `sshHostKeyPolicy`.
+    pub ssh_host_key_policy: Option<Sourced<SshHostKeyPolicy>>,
 }
 
 /// The section `logging`.
@@ -194,8 +206,18 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
     tls.check_keys(&["enabled", "autoGenerate", "certPath", "keyPath"], &["caPath"], warnings)?;
     let remote = section.section("remote")?;
     remote.check_keys(
-        &["url", "token", "password"],
-        &["transport", "remotePort", "tlsFingerprint", "sshTarget", "sshIdentity", "sshHostKeyPolicy"],
+        &[
+            "url",
+            "token",
+            "password",
+            "transport",
+            "remotePort",
+            "tlsFingerprint",
+            "sshTarget",
+            "sshIdentity",
+            "sshHostKeyPolicy",
+        ],
+        &[],
         warnings,
     )?;
     Ok(Gateway {
@@ -218,6 +240,12 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             url: remote.text("url")?,
             token: remote.secret("token")?,
             password: remote.secret("password")?,
+            transport: remote.name("transport")?,
+            remote_port: remote.integer("remotePort", 1..=u16::MAX)?,
+            tls_fingerprint: remote.text("tlsFingerprint")?,
+            ssh_target: remote.text("sshTarget")?,
+            ssh_identity: remote.text("sshIdentity")?,
+            ssh_host_key_policy: remote.name("sshHostKeyPolicy")?,
         },
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
     })

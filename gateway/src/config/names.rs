@@ -98,6 +98,26 @@ names! {
 }
 
 names! {
+    /// How the gateway on another machine is reached.
+    RemoteTransport {
+        /// Through a tunnel that `ssh` makes.
+        Ssh = "ssh",
+        /// At `gateway.remote.url`.
+        Direct = "direct",
+    }
+}
+
+names! {
+    /// Which host keys `ssh` takes.
+    SshHostKeyPolicy {
+        /// Known ones alone, whatever the user's `ssh` configuration says.
+        Strict = "strict",
+        /// What the user's `ssh` configuration says.
+        Openssh = "openssh",
+    }
+}
+
+names! {
     /// The least severe level that is logged.
     LogLevel {
         /// Nothing is logged.
