@@ -546,7 +546,8 @@ pub(crate) struct StatusArgs {
 /// Look at every gateway that may be meant, and say what works, with which rights, and what to do about the rest.
 ///
 /// Those are: `--url`, a tunnel of ssh, the configured remote gateway, and the one on this machine. They are looked at
-/// at once, within 3000 ms unless `--timeout` says otherwise. `--token` and `--password` are presented to all of them.
+/// at once, within 3000 ms unless `--timeout` says otherwise; gateways that announce themselves are listed beside them.
+/// `--token` and `--password` are presented to all of them.
 /// Nothing is left behind: no device is made or paired.
 #[derive(Debug, Args)]
 #[command(
@@ -562,6 +563,10 @@ pub(crate) struct ProbeArgs {
     /// The file with the private key for it. By default `gateway.remote.sshIdentity`, then what ssh finds by itself.
     #[arg(long, value_name = "FILE")]
     pub(crate) ssh_identity: Option<PathBuf>,
+
+    /// The same, to the host of the first gateway that announces itself.
+    #[arg(long, conflicts_with = "ssh")]
+    pub(crate) ssh_auto: bool,
 
     /// Fail with exit code 7 when a gateway answers, but says that it is not well or does not answer every call.
     #[arg(long)]

@@ -10,8 +10,8 @@ use std::{
 use openclaw_client::Fingerprint;
 use openclaw_gateway::{
     config::{
-        ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, ProbeTarget, ProbeTargets,
-        Source, resolve_client, resolve_probe,
+        ClientFlags, ClientTarget, ConfigError, DiscoveryDefaults, Env, LocationFlags, Locations,
+        ProbeTarget, ProbeTargets, Source, discovery_defaults, resolve_client, resolve_probe,
     },
     state::StateDir,
 };
@@ -179,6 +179,8 @@ pub(crate) struct ProbeSettings {
     /// `--tls-fingerprint`.
     fingerprint: Option<Fingerprint>,
     allows_plaintext: bool,
+    /// Where to look for gateways that announce themselves, or why that cannot be said.
+    pub(crate) discovery: std::result::Result<DiscoveryDefaults, ConfigError>,
 }
 
 impl ProbeSettings {
@@ -198,6 +200,7 @@ impl ProbeSettings {
         Ok(Self {
             fingerprint: given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()?,
             allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
+            discovery: discovery_defaults(&targets.config, &env),
             ..Self::new(targets, locations, budget, identity_dir, advice)
         })
     }
@@ -210,7 +213,17 @@ impl ProbeSettings {
         identity_dir: PathBuf,
         advice: Advice,
     ) -> Self {
-        Self { targets, locations, budget, identity_dir, advice, fingerprint: None, allows_plaintext: false }
+        let discovery = Ok(DiscoveryDefaults::default());
+        Self {
+            targets,
+            locations,
+            budget,
+            identity_dir,
+            advice,
+            discovery,
+            fingerprint: None,
+            allows_plaintext: false,
+        }
     }
 
     /// When looking must end, so that `reserve` of the budget is left.

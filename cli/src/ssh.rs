@@ -168,7 +168,7 @@ pub(crate) struct SshError {
 }
 
 impl SshError {
-    fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: Some(hint.into()), exit }
     }
 }

@@ -2,14 +2,20 @@
 
 use std::{
     fs::File,
+    future::Future,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    pin::pin,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use openclaw_gateway::config::{RemoteTransport, SshHostKeyPolicy};
+use openclaw_client::discovery::{Beacon, Browser, DiscoverOptions};
+use openclaw_gateway::config::{RemoteTransport, Source, SshHostKeyPolicy, tailnet_addresses};
 use secrecy::SecretString;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     args::{GlobalArgs, ProbeArgs},
@@ -30,6 +36,10 @@ use crate::{
 const BUDGET: Duration = Duration::from_secs(3);
 /// What is kept of it for the start of the process and the report.
 const RESERVE: Duration = Duration::from_millis(25);
+/// The longest that gateways are looked for. cli.md section 5.
+const DISCOVERY_LIMIT: Duration = Duration::from_millis(1200);
+/// For how long they are looked for when all else is done: most answer sooner.
+const DISCOVERY_LEAST: Duration = Duration::from_millis(400);
 /// The width of the names of facts.
 const NAME_WIDTH: usize = 10;
 
@@ -49,7 +59,14 @@ pub(crate) fn probe(args: &ProbeArgs, global: &GlobalArgs, printer: &Printer) ->
 
 /// The tunnel that is wanted, and what is presented through it.
 struct TunnelPlan {
-    settings: TunnelSettings,
+    /// Absent for the first gateway that announces itself.
+    target: Option<SshTarget>,
+    identity: Option<PathBuf>,
+    host_keys: SshHostKeyPolicy,
+    /// Where the gateway listens there, if that is said.
+    remote_port: Option<u16>,
+    /// Where it listens when nobody says.
+    usual_port: u16,
     credential: Option<SecretString>,
     credential_origin: Option<String>,
 }
@@ -68,7 +85,9 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
             let message = format!("--ssh {typed:?} is no SSH target: it {problem}");
             CliError::usage(message).hint("write `user@host` or `user@host:port`")
         })?;
-        (target, true)
+        (Some(target), true)
+    } else if args.ssh_auto {
+        (None, true)
     } else if let Some(configured) = configured {
         let target = configured.value.parse().map_err(|problem| {
             let message =
@@ -76,13 +95,13 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
             CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Usage, message)
                 .hint("write `user@host` or `user@host:port`")
         })?;
-        (target, false)
+        (Some(target), false)
     } else if transport == Some(RemoteTransport::Ssh)
         && let Some(url) = targets.remote.as_ref().map(|remote| &remote.url.value)
         && let Some(host) = host_of(url).filter(|host| !is_loopback(host))
         && let Ok(target) = SshTarget::of_host(&host, None)
     {
-        (target, false)
+        (Some(target), false)
     } else {
         return Ok(None);
     };
@@ -90,15 +109,14 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
         if is_typed { targets.flag_credential.clone() } else { targets.tunnel_credential.clone() };
     let remote_port = args.client.port.or(remote.remote_port.as_ref().map(|port| port.value));
     Ok(Some(TunnelPlan {
-        settings: TunnelSettings {
-            target,
-            identity: identity(args, targets.ssh_identity.as_ref())?,
-            host_keys: remote
-                .ssh_host_key_policy
-                .as_ref()
-                .map_or(SshHostKeyPolicy::Strict, |policy| policy.value),
-            remote_port: remote_port.unwrap_or(targets.port.value),
-        },
+        target,
+        identity: identity(args, targets.ssh_identity.as_ref())?,
+        host_keys: remote
+            .ssh_host_key_policy
+            .as_ref()
+            .map_or(SshHostKeyPolicy::Strict, |policy| policy.value),
+        remote_port,
+        usual_port: targets.port.value,
         credential_origin: credential.as_ref().map(|credential| credential.source.to_string()),
         credential: credential.map(|credential| credential.value),
     }))
@@ -154,27 +172,23 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Res
         }
         plans.push(Target::new(kind, found, active, &settings)?);
     }
-    let through = tunnel.map(|plan| {
-        let target = Target {
-            kind: Kind::SshTunnel,
-            url: String::new(),
-            origin: format!("tunnel to {}", plan.settings.target),
-            active: true,
-            credential: plan.credential,
-            credential_origin: plan.credential_origin,
-            credential_problem: None,
-            identity_dir: settings.identity_dir.clone(),
-            trust: Trust::default(),
-        };
-        (plan.settings, target)
-    });
+    let looks_around = targets.port.source != Source::Flag("--port") || wants_any(tunnel.as_ref());
+    let options = looks_around.then(|| discovery_options(&settings, deadline));
+    let (first_beacon, beacon) = oneshot::channel();
+    let done = Notify::new();
     let mut plans = plans.into_iter();
-    let (first, second, third, tunnelled) = tokio::join!(
-        look_directly(plans.next(), deadline),
-        look_directly(plans.next(), deadline),
-        look_directly(plans.next(), deadline),
-        look_through(through, deadline),
-    );
+    let looking = async {
+        let seen = tokio::join!(
+            look_directly(plans.next(), deadline),
+            look_directly(plans.next(), deadline),
+            look_directly(plans.next(), deadline),
+            look_through(tunnel, beacon, &settings, deadline),
+        );
+        done.notify_one();
+        seen
+    };
+    let ((first, second, third, tunnelled), discovered) =
+        tokio::join!(looking, look_around(options, first_beacon, done.notified()));
     let (tunnelled, no_tunnel) = match tunnelled {
         None => (None, None),
         Some(Ok(seen)) => (Some(seen), None),
@@ -185,8 +199,13 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Res
     Ok(Report {
         seen,
         no_tunnel,
-        discovered: Discovered::default(),
-        config_problem: settings.targets.config_problem.as_ref().map(ToString::to_string),
+        discovered,
+        config_problem: settings
+            .targets
+            .config_problem
+            .as_ref()
+            .or(settings.discovery.as_ref().err())
+            .map(ToString::to_string),
         ts: u64::try_from(ts.as_millis()).unwrap_or(u64::MAX),
         took: started.elapsed(),
         budget: settings.budget,
@@ -203,16 +222,45 @@ async fn look_directly(target: Option<Target>, deadline: Instant) -> Option<Seen
     Some(Seen { target, tunnel: None, facts, ssh_trouble: None })
 }
 
-type Tunnelled = std::result::Result<Seen, (SshTarget, SshError)>;
+type Tunnelled = std::result::Result<Seen, (String, SshError)>;
 
-async fn look_through(plan: Option<(TunnelSettings, Target)>, deadline: Instant) -> Option<Tunnelled> {
-    let (settings, mut target) = plan?;
-    let (ssh_target, remote_port) = (settings.target.clone(), settings.remote_port);
-    let mut tunnel = match Tunnel::open(settings, deadline).await {
-        Ok(tunnel) => tunnel,
-        Err(error) => return Some(Err((ssh_target, error))),
+/// Looks through a tunnel. `beacon` is the first gateway that announces itself, for those who want any.
+async fn look_through(
+    plan: Option<TunnelPlan>,
+    beacon: oneshot::Receiver<Beacon>,
+    settings: &ProbeSettings,
+    deadline: Instant,
+) -> Option<Tunnelled> {
+    let plan = plan?;
+    let (ssh_target, announced_port) = match plan.target {
+        Some(target) => (target, None),
+        None => match found_host(beacon).await {
+            Ok((target, port)) => (target, Some(port)),
+            Err(error) => return Some(Err(("--ssh-auto".to_owned(), error))),
+        },
     };
-    target.url = tunnel.url();
+    let remote_port = plan.remote_port.or(announced_port).unwrap_or(plan.usual_port);
+    let tunnel_settings = TunnelSettings {
+        target: ssh_target.clone(),
+        identity: plan.identity,
+        host_keys: plan.host_keys,
+        remote_port,
+    };
+    let mut tunnel = match Tunnel::open(tunnel_settings, deadline).await {
+        Ok(tunnel) => tunnel,
+        Err(error) => return Some(Err((ssh_target.to_string(), error))),
+    };
+    let target = Target {
+        kind: Kind::SshTunnel,
+        url: tunnel.url(),
+        origin: format!("tunnel to {ssh_target}"),
+        active: true,
+        credential: plan.credential,
+        credential_origin: plan.credential_origin,
+        credential_problem: None,
+        identity_dir: settings.identity_dir.clone(),
+        trust: Trust::default(),
+    };
     let facts = look(&target, Depth::Read, deadline).await;
     // A gateway that is silent has no more to say through `ssh`, and has used up the time.
     let is_cut = facts.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Closed);
@@ -223,14 +271,71 @@ async fn look_through(plan: Option<(TunnelSettings, Target)>, deadline: Instant)
     Some(Ok(Seen { target, tunnel: Some(told), facts, ssh_trouble }))
 }
 
-/// This machine's address in its tailnet: 100.64.0.0/10 is where tailscale gives each machine its own.
-fn tailnet_address() -> Option<Ipv4Addr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.iter().find_map(|interface| match interface.ip() {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            (first == 100 && (64..128).contains(&second)).then_some(address)
+/// The host of the gateway that announces itself, and the gateway's port there.
+async fn found_host(beacon: oneshot::Receiver<Beacon>) -> std::result::Result<(SshTarget, u16), SshError> {
+    let beacon = beacon.await.map_err(|_| {
+        let message = "no gateway announces itself here, so there is no host for `--ssh-auto`";
+        SshError::new(Exit::Unreachable, message, "name the host: `--ssh user@host`")
+    })?;
+    // The host and the port of its records; what it says of `ssh` is a hint, checked by the host's key.
+    let target = SshTarget::of_host(&beacon.target_host, beacon.ssh_port).map_err(|problem| {
+        let message =
+            format!("the host {:?} that announces a gateway is no SSH target: it {problem}", beacon.host);
+        SshError::new(Exit::Unreachable, message, "name the host: `--ssh user@host`")
+    })?;
+    Ok((target, beacon.port))
+}
+
+fn wants_any(plan: Option<&TunnelPlan>) -> bool {
+    plan.is_some_and(|plan| plan.target.is_none())
+}
+
+fn discovery_options(settings: &ProbeSettings, deadline: Instant) -> DiscoverOptions {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let defaults = settings.discovery.as_ref().cloned().unwrap_or_default();
+    DiscoverOptions {
+        timeout: left.min(DISCOVERY_LIMIT),
+        domains: defaults.domains,
+        dns_server: defaults.dns_server,
+        interfaces: defaults.interfaces,
+        ..DiscoverOptions::default()
+    }
+}
+
+/// Looks for gateways that announce themselves, and hands the first of them to `first`. When all else is `done`, it
+/// goes on for no longer than most need to answer.
+async fn look_around(
+    options: Option<DiscoverOptions>,
+    first: oneshot::Sender<Beacon>,
+    done: impl Future<Output = ()>,
+) -> Discovered {
+    let Some(options) = options else { return Discovered::default() };
+    let mut browser = Browser::start(&options);
+    let least = Instant::now() + DISCOVERY_LEAST;
+    let mut first = Some(first);
+    let mut enough = pin!(async {
+        done.await;
+        sleep_until(least).await;
+    });
+    loop {
+        tokio::select! {
+            found = browser.next() => match (found, first.take()) {
+                (None, _) => break,
+                // Nobody may wait for it.
+                (Some(found), Some(first)) => { let _ = first.send(found); }
+                (Some(_), None) => {}
+            },
+            () = &mut enough => break,
         }
+    }
+    let found = browser.finish();
+    Discovered { limit: options.timeout, beacons: found.beacons, warnings: found.warnings }
+}
+
+/// This machine's address in its tailnet.
+fn tailnet_address() -> Option<Ipv4Addr> {
+    tailnet_addresses().into_iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     })
 }
@@ -244,12 +349,25 @@ fn words(report: &Report, printer: &Printer) -> String {
     }
     if let Some((target, error)) = &report.no_tunnel {
         lines.push(String::new());
-        lines.push(heading("Remote over SSH", &target.to_string(), printer));
+        lines.push(heading("Remote over SSH", target, printer));
         lines.push(fact(
             "Tunnel",
             &format!("{}: {}", printer.styled(BAD, "failed"), printable(&error.message)),
         ));
         lines.extend(error.hint.iter().map(|hint| sentence("Next", hint, printer)));
+    }
+    let beacons = &report.discovered.beacons;
+    if !beacons.is_empty() {
+        lines.push(String::new());
+        lines.push(printer.styled(HEADING, "Announced here"));
+        lines.extend(beacons.iter().map(|beacon| {
+            format!(
+                "  {}  {}",
+                printable(&beacon.display_name),
+                printer.styled(LITERAL, &printable(&beacon.ws_url))
+            )
+        }));
+        lines.push(printer.styled(DIM, "  `openclaw gateway discover` says more"));
     }
     // What is about one gateway stands with it.
     let general = report.warnings().into_iter().filter(|warning| {

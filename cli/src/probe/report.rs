@@ -3,6 +3,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use openclaw_client::discovery::{Beacon, Warning as DiscoveryWarning};
 use openclaw_schema::methods::config::ConfigGetResult;
 use serde_json::{Value, json};
 
@@ -37,8 +38,9 @@ pub(crate) struct TunnelFacts {
 pub(crate) struct Discovered {
     /// How long they were looked for; zero when they were not.
     pub(crate) limit: Duration,
-    /// As `gateway discover` shows them.
-    pub(crate) beacons: Vec<Value>,
+    pub(crate) beacons: Vec<Beacon>,
+    /// What kept them from being found.
+    pub(crate) warnings: Vec<DiscoveryWarning>,
 }
 
 /// Everything that `gateway probe` found.
@@ -47,7 +49,7 @@ pub(crate) struct Report {
     /// In the order in which one is preferred to another.
     pub(crate) seen: Vec<Seen>,
     /// Why there is no tunnel, though one was asked for; and where it should have led.
-    pub(crate) no_tunnel: Option<(SshTarget, SshError)>,
+    pub(crate) no_tunnel: Option<(String, SshError)>,
     pub(crate) discovered: Discovered,
     /// Why the configuration cannot be read.
     pub(crate) config_problem: Option<String>,
@@ -232,6 +234,12 @@ impl Report {
                 json
             })
             .collect();
+        let discovery_warnings: Vec<Value> = self
+            .discovered
+            .warnings
+            .iter()
+            .map(|warning| json!({ "code": warning.code, "message": warning.message }))
+            .collect();
         let tailnet_url = self.tailnet.map(|address| format!("ws://{address}:{}", self.port));
         json!({
             "ok": self.is_ok(),
@@ -253,6 +261,7 @@ impl Report {
                 "timeoutMs": whole(self.discovered.limit),
                 "count": self.discovered.beacons.len(),
                 "beacons": self.discovered.beacons,
+                "warnings": discovery_warnings,
             },
             "targets": self.seen.iter().map(|seen| target_json(seen, &self.advice)).collect::<Vec<_>>(),
         })

@@ -357,6 +357,17 @@ fn a_program_that_is_no_gateway_is_named() {
 }
 
 #[test]
+fn where_no_gateway_announces_itself_there_is_no_host_for_ssh() {
+    // A domain that no name server has, and no network to ask: the deny list takes in every interface.
+    let home = Home::new().with("OPENCLAW_GATEWAY_PORT", CLOSED);
+    home.write(".openclaw/openclaw.json", "{ discovery: { mdns: { interfaces: { deny: ['*'] } } } }");
+    let probe = home.run(["gateway", "probe", "--ssh-auto", "--json"]).json(3);
+    assert_eq!(codes(&probe), ["no_gateway_reachable", "ssh_tunnel_failed"]);
+    assert_eq!(probe["discovery"]["count"], 0);
+    home.run(["gateway", "probe", "--ssh-auto", "--ssh", "ada@host", "--json"]).json(2);
+}
+
+#[test]
 fn status_without_a_probe_calls_nobody() {
     let fake = fake(true);
     let args = ["gateway", "status", "--no-probe", "--url", &fake.url, "--token", TOKEN, "--json"];
