@@ -1,6 +1,7 @@
 //! What handlers share: the domains of one gateway.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -81,6 +82,8 @@ pub(crate) struct Late {
     pub(crate) max_unauthenticated: usize,
     pub(crate) document: Prepared<OpenRpcDocument>,
     pub(crate) port: u16,
+    /// Where the gateway listens.
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod auth;
 pub mod backend;
+mod caller;
 pub mod chat;
 pub mod config;
 pub mod connection;
@@ -23,6 +24,7 @@ pub mod state;
 mod store;
 pub mod tls;
 pub mod transcripts;
+pub mod trust;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -56,7 +58,7 @@ use crate::{
     store::Store,
     tls::{Fingerprints, Tls, TlsError},
     transcripts::{TranscriptLimits, Transcripts},
-    wire::Shared,
+    wire::{Shared, guard::Guard},
 };
 
 /// Time between two words of the echo back end: long enough to see that they stream.
@@ -218,6 +220,7 @@ impl GatewayBuilder {
             events,
         };
         let context = Arc::new(Context::new(parts, &limits));
+        let guard = Guard::new(&context.hostname, settings.trust);
 
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {
@@ -234,6 +237,7 @@ impl GatewayBuilder {
             Arc::clone(&context),
             document_text,
             tls,
+            guard,
         ));
         context.complete(Late {
             calls,
@@ -241,6 +245,7 @@ impl GatewayBuilder {
             max_unauthenticated: shared.limits.max_unauthenticated,
             document,
             port: addresses[0].port(),
+            addresses: addresses.clone(),
         });
 
         let mut tasks: Vec<_> = listeners

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::{
     AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName, json5,
 };
+use crate::trust::{Network, NoNetwork, NoOrigin, Origin};
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
 /// so that a variable that nobody needs may be missing.
@@ -51,6 +52,10 @@ pub struct Gateway {
     pub remote: Remote,
     /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
     pub auto_approve_local: Option<Sourced<bool>>,
+    /// `controlUi.allowedOrigins`: pages that may call although the gateway does not serve them.
+    pub allowed_origins: Option<Sourced<Vec<Origin>>>,
+    /// `trustedProxies`: proxies that are believed when they name the address of a client.
+    pub trusted_proxies: Option<Sourced<Vec<Network>>>,
 }
 
 /// The section `gateway.auth`.
@@ -176,8 +181,8 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls"],
-        &["tailscale", "reload", "controlUi"],
+        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls", "controlUi", "trustedProxies"],
+        &["tailscale", "reload"],
         warnings,
     )?;
     let auth = section.section("auth")?;
@@ -216,7 +221,21 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             password: remote.secret("password")?,
         },
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
+        allowed_origins: allowed_origins(section, warnings)?,
+        trusted_proxies: section.list("trustedProxies", &NoNetwork.to_string())?,
     })
+}
+
+fn allowed_origins(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Sourced<Vec<Origin>>>, ConfigError> {
+    let control_ui = section.section("controlUi")?;
+    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins", &NoOrigin.to_string())?;
+    if let Some(any) = origins.as_ref().filter(|origins| origins.value.iter().any(Origin::is_any)) {
+        warnings.push(format!("{} lets every page on the web call this gateway", any.source));
+    }
+    Ok(origins)
 }
 
 fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sourced<BindMode>>, ConfigError> {
@@ -343,6 +362,13 @@ impl<'a> Section<'a> {
 
     fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    /// A list of texts that each stand for something; `each` says in words what an entry must be.
+    fn list<T: FromStr>(&self, name: &str, each: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError> {
+        self.read(name, &format!("a list, each entry of which {each}"), |value| {
+            value.as_array()?.iter().map(|entry| entry.as_str()?.parse().ok()).collect()
+        })
     }
 
     fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
