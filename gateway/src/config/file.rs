@@ -3,7 +3,7 @@
 //! Sections that this gateway does not know are kept and ignored. In its own sections wrong types and values are
 //! refused, and so are keys that look misspelt; other unknown keys are stock's and give a warning.
 
-use std::{io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{
     AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName, json5,
 };
-use crate::trust::{Network, NoNetwork, NoOrigin, Origin};
+use crate::trust::{Network, Origin};
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
 /// so that a variable that nobody needs may be missing.
@@ -222,7 +222,7 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
         },
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
         allowed_origins: allowed_origins(section, warnings)?,
-        trusted_proxies: section.list("trustedProxies", &NoNetwork.to_string())?,
+        trusted_proxies: section.list("trustedProxies")?,
     })
 }
 
@@ -231,7 +231,7 @@ fn allowed_origins(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Sourced<Vec<Origin>>>, ConfigError> {
     let control_ui = section.section("controlUi")?;
-    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins", &NoOrigin.to_string())?;
+    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins")?;
     if let Some(any) = origins.as_ref().filter(|origins| origins.value.iter().any(Origin::is_any)) {
         warnings.push(format!("{} lets every page on the web call this gateway", any.source));
     }
@@ -364,11 +364,22 @@ impl<'a> Section<'a> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
-    /// A list of texts that each stand for something; `each` says in words what an entry must be.
-    fn list<T: FromStr>(&self, name: &str, each: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError> {
-        self.read(name, &format!("a list, each entry of which {each}"), |value| {
-            value.as_array()?.iter().map(|entry| entry.as_str()?.parse().ok()).collect()
-        })
+    /// A list of texts that each stand for something.
+    fn list<T: FromStr>(&self, name: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError>
+    where
+        T::Err: fmt::Display,
+    {
+        let Some(list) = self.read(name, "a list", Value::as_array)? else { return Ok(None) };
+        let read = |(index, entry): (usize, &Value)| {
+            // What is no text is told like a text that stands for nothing.
+            entry.as_str().unwrap_or_default().parse().map_err(|problem: T::Err| ConfigError::BadValue {
+                origin: self.source(&format!("{name}[{index}]")),
+                problem: format!("{problem}, not {}", describe(entry)),
+                nearest: None,
+            })
+        };
+        let values = list.value.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        Ok(Some(Sourced::new(values, list.source)))
     }
 
     fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
@@ -745,6 +756,37 @@ mod tests {
                 "commands.native in /s/openclaw.json is not known to this gateway and has no effect",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_trusted_beyond_this_host_is_listed() {
+        let config = parse(
+            "{gateway: {controlUi: {allowedOrigins: ['https://ui.example.com', '*']}, trustedProxies: ['10.0.0.0/8']}}",
+        )
+        .expect("it is read");
+        assert_eq!(config.gateway.allowed_origins.expect("they are read").value.len(), 2);
+        assert_eq!(config.gateway.trusted_proxies.expect("they are read").value.len(), 1);
+        assert_eq!(
+            config.warnings,
+            [
+                "gateway.controlUi.allowedOrigins in /s/openclaw.json lets every page on the web call this gateway"
+            ]
+        );
+        for (text, problem) in [
+            (
+                "{gateway: {controlUi: {allowedOrigins: ['*', 'ui.example.com']}}}",
+                "gateway.controlUi.allowedOrigins[1] in /s/openclaw.json must be an origin such as",
+            ),
+            (
+                "{gateway: {trustedProxies: [1]}}",
+                "gateway.trustedProxies[0] in /s/openclaw.json must be an address",
+            ),
+            ("{gateway: {trustedProxies: ['proxy']}}", "must be an address or a network"),
+            ("{gateway: {trustedProxies: '10.0.0.1'}}", "must be a list"),
+        ] {
+            let error = parse(text).expect_err("it is refused").to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]

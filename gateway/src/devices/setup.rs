@@ -28,9 +28,8 @@ const REMEMBERED_MS: u64 = 3_600_000;
 /// How many codes are remembered. When there are more, the oldest is forgotten.
 const MAX_CODES: usize = 64;
 
-/// What a device becomes by a code with this access: its roles, each with its scopes.
-///
-/// No code grants `operator.pairing`: who was let in by a code lets in nobody else.
+/// What a device becomes by a code with this access: its roles, each with its scopes. Full access is that of stock
+/// (wire.md section 6); without `operator.admin` a device that was let in by a code lets in nobody else.
 pub(super) const fn grants(access: SetupAccess) -> &'static [(Role, &'static [&'static str])] {
     match access {
         SetupAccess::Full => &[

@@ -92,13 +92,13 @@ pub struct DevicePairSetupStatusParams {
     pub setup_id: Text<1, 128>,
 }
 
-/// What a setup code makes of a device. None of them lets a device pair others.
+/// What a setup code makes of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SetupAccess {
     /// A node, and an operator with `operator.admin`.
     Full,
-    /// A node, and an operator without it.
+    /// A node, and an operator without it, who may read and write but let no other device in.
     Limited,
     /// A node alone.
     Node,
@@ -432,7 +432,7 @@ pub trait Device {
     /// Give it to the device as you would give it a password. Over a way that is not encrypted the device gets less:
     /// `access` says what.
     #[method(name = "pair.setupCode", with_extensions)]
-    #[meta(scope = "operator.admin", since = "0.1.0", errors(InvalidParams, Denied), examples = pair_setup_code)]
+    #[meta(scope = "operator.admin", since = "0.1.0", errors(Denied), examples = pair_setup_code)]
     async fn device_pair_setup_code(
         &self,
         params: DevicePairSetupCodeParams,
@@ -619,9 +619,10 @@ fn pair_setup_code() -> Examples<DevicePairSetupCodeParams, DevicePairSetupCodeR
 }
 
 fn pair_setup_status() -> Examples<DevicePairSetupStatusParams, DevicePairSetupStatusResult> {
-    let params = || DevicePairSetupStatusParams { setup_id: text(EXAMPLE_SETUP) };
+    let params = DevicePairSetupStatusParams { setup_id: text(EXAMPLE_SETUP) };
     let used = DevicePairSetupStatusResult { completion: Some(example_completion()) };
-    Examples::success("a code that was used", params(), used)
+    Examples::success("a code that was used", params, used)
+        .invalid("no setup code at all", json!({ "setupId": "" }))
 }
 
 fn token_rotate() -> Examples<DeviceTokenRotateParams, DeviceTokenRotateResult> {
