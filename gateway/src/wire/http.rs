@@ -150,7 +150,6 @@ impl tower::Service<http::Request<hyper::body::Incoming>> for Service {
 }
 
 /// What is done about a request that is not refused at once.
-#[expect(clippy::large_enum_variant, reason = "lives from one statement to the next")]
 enum Answer {
     Ready(Response),
     Routed(Router, Request),
