@@ -30,6 +30,7 @@ use crate::{
     runs::Runs,
     settings::{Agents, Limits},
     state::StateDir,
+    tls::Tls,
     transcripts::Transcripts,
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Late {
     pub(crate) port: u16,
     /// Where the gateway listens.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Absent where the port is plain.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 #[derive(Debug)]

@@ -246,6 +246,7 @@ impl GatewayBuilder {
             document,
             port: addresses[0].port(),
             addresses: addresses.clone(),
+            tls: shared.tls.clone(),
         });
 
         let mut tasks: Vec<_> = listeners

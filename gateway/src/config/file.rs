@@ -181,7 +181,18 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls", "controlUi", "trustedProxies"],
+        &[
+            "mode",
+            "port",
+            "bind",
+            "customBindHost",
+            "auth",
+            "remote",
+            "nodes",
+            "tls",
+            "controlUi",
+            "trustedProxies",
+        ],
         &["tailscale", "reload"],
         warnings,
     )?;

@@ -31,7 +31,7 @@ use self::{
     proof::{Signed, normal},
     record::{ApprovedVia, Device, Metadata, PairingReason, PairingRequest, Role, Token, sorted},
     refusal::{Details, Refusal},
-    setup::{IssuedCode, SetupCodes, grants},
+    setup::{IssuedCode, Place, SetupCodes, grants},
 };
 use crate::{
     auth::{AuthMethod, Authenticator, SecretCheck},
@@ -178,9 +178,13 @@ impl Devices {
         &self.lockout
     }
 
-    /// Makes a setup code for a device that will find the gateway at `url`.
-    pub(crate) fn issue_setup_code(&self, url: &str, access: SetupAccess) -> Result<IssuedCode, StateError> {
-        self.setup_codes.issue(url, access, (self.clock)())
+    /// Makes a setup code for a device that will find the gateway at `place`.
+    pub(crate) fn issue_setup_code(
+        &self,
+        place: &Place,
+        access: SetupAccess,
+    ) -> Result<IssuedCode, StateError> {
+        self.setup_codes.issue(place, access, (self.clock)())
     }
 
     /// The device that a setup code has paired, if it has.

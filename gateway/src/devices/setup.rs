@@ -81,17 +81,20 @@ pub(crate) struct IssuedCode {
 }
 
 impl SetupCodes {
-    /// Makes a code for a device that will find the gateway at `url`.
+    /// Makes a code for a device that will find the gateway at `place`.
     pub(super) fn issue(
         &self,
-        url: &str,
+        place: &Place,
         access: SetupAccess,
         now: TimestampMs,
     ) -> Result<IssuedCode, StateError> {
         let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
         let setup_id = uuid::Uuid::new_v4().to_string();
         let expires_at = TimestampMs(now.0 + LIFETIME_MS);
-        let content = json!({ "url": url, "bootstrapToken": token, "expiresAtMs": expires_at });
+        let mut content = json!({ "url": place.url, "bootstrapToken": token, "expiresAtMs": expires_at });
+        if let Some(certificate) = &place.certificate {
+            content["tlsFingerprint"] = json!(certificate);
+        }
         let code = Code {
             setup_id: setup_id.clone(),
             digest: Sha256::digest(&token).into(),
@@ -158,6 +161,8 @@ pub(crate) struct Place {
     pub(crate) source: &'static str,
     /// Whether nobody on the way can read the code's token, and use it first.
     pub(crate) is_private: bool,
+    /// The certificate that the device is to pin: that of the gateway's own port, which nobody else vouches for.
+    pub(crate) certificate: Option<String>,
 }
 
 /// Why there is no place that a code can name.
@@ -176,10 +181,15 @@ pub(crate) enum NoPlace {
     Exposed(String),
 }
 
-/// Where a device finds the gateway: at `public_url`, else at an address that it listens on.
-pub(crate) fn place(public_url: Option<&str>, listens_on: &[SocketAddr]) -> Result<Place, NoPlace> {
-    let (url, source) = match public_url {
-        Some(url) => (web_socket_url(url).ok_or(NoPlace::NotAUrl)?, "publicUrl"),
+/// Where a device finds the gateway: at `public_url`, else at an address that it listens on. `certificate` is the
+/// fingerprint of its own certificate, where the port speaks TLS.
+pub(crate) fn place(
+    public_url: Option<&str>,
+    listens_on: &[SocketAddr],
+    certificate: Option<String>,
+) -> Result<Place, NoPlace> {
+    let (url, source, certificate) = match public_url {
+        Some(url) => (web_socket_url(url).ok_or(NoPlace::NotAUrl)?, "publicUrl", None),
         None => {
             let reachable = listens_on.iter().filter(|address| !address.ip().is_loopback());
             let reachable = reachable.filter_map(|address| {
@@ -187,7 +197,8 @@ pub(crate) fn place(public_url: Option<&str>, listens_on: &[SocketAddr]) -> Resu
                 Some(SocketAddr::new(ip, address.port()))
             });
             let address = reachable.min_by_key(SocketAddr::is_ipv6).ok_or(NoPlace::LoopbackOnly)?;
-            (format!("ws://{address}"), "gateway.bind")
+            let scheme = if certificate.is_some() { "wss" } else { "ws" };
+            (format!("{scheme}://{address}"), "gateway.bind", certificate)
         }
     };
     let uri: Uri = url.parse().map_err(|_| NoPlace::NotAUrl)?;
@@ -198,7 +209,7 @@ pub(crate) fn place(public_url: Option<&str>, listens_on: &[SocketAddr]) -> Resu
     if !is_private && !host.ends_with(".local") && !address.is_some_and(is_lan) {
         return Err(NoPlace::Exposed(url));
     }
-    Ok(Place { url, source, is_private })
+    Ok(Place { url, source, is_private, certificate })
 }
 
 /// `wss://host[:port][/path]`, or with `ws`. A page's URL stands for the WebSocket at the same place.
@@ -237,12 +248,15 @@ mod tests {
     #[test]
     fn a_code_is_good_once_and_for_ten_minutes() {
         let codes = SetupCodes::default();
-        let (now, url) = (TimestampMs(1_000), "wss://gateway.example.com");
-        let issued = codes.issue(url, SetupAccess::Limited, now).expect("there is randomness");
+        let (now, url) = (TimestampMs(1_000), "wss://192.168.0.7:18789");
+        let place =
+            place(None, &[([192, 168, 0, 7], 18789).into()], Some("ab12".to_owned())).expect("a place");
+        let issued = codes.issue(&place, SetupAccess::Limited, now).expect("there is randomness");
         let content = URL_SAFE_NO_PAD.decode(&issued.setup_code).expect("it is base64url");
         let content: serde_json::Value = serde_json::from_slice(&content).expect("it is JSON");
         let token = content["bootstrapToken"].as_str().expect("a token");
         assert_eq!((&content["url"], &content["expiresAtMs"]), (&json!(url), &json!(601_000)));
+        assert_eq!(content["tlsFingerprint"], "ab12");
 
         assert_eq!(codes.access("guessed", now), None);
         assert_eq!(codes.access(token, TimestampMs(600_999)), Some(SetupAccess::Limited));
@@ -257,8 +271,9 @@ mod tests {
     #[test]
     fn few_codes_are_kept() {
         let codes = SetupCodes::default();
+        let place = place(Some("wss://a"), &[], None).expect("a place");
         let ids: Vec<_> = (0..MAX_CODES + 1)
-            .map(|_| codes.issue("wss://a", SetupAccess::Node, TimestampMs(0)).expect("randomness").setup_id)
+            .map(|_| codes.issue(&place, SetupAccess::Node, TimestampMs(0)).expect("randomness").setup_id)
             .collect();
         assert_eq!(codes.codes().len(), MAX_CODES);
         assert!(codes.codes().iter().all(|code| code.setup_id != ids[0]));
@@ -269,7 +284,7 @@ mod tests {
         let lan: SocketAddr = ([192, 168, 0, 7], 18789).into();
         let loopback: SocketAddr = ([127, 0, 0, 1], 18789).into();
         let url = |given: Option<&str>, listens_on: &[SocketAddr]| {
-            place(given, listens_on).map(|place| (place.url, place.source, place.is_private))
+            place(given, listens_on, None).map(|place| (place.url, place.source, place.is_private))
         };
         let found = |url: &str, source, is_private| Ok((url.to_owned(), source, is_private));
         assert_eq!(url(None, &[loopback, lan]), found("ws://192.168.0.7:18789", "gateway.bind", false));

@@ -70,9 +70,12 @@ impl DeviceServer for Handlers {
         extensions: &Extensions,
         params: DevicePairSetupCodeParams,
     ) -> RpcResult<DevicePairSetupCodeResult> {
-        let listens_on = self.context.late().map_or(&[][..], |late| &late.addresses);
+        let late = self.context.late();
+        let listens_on = late.map_or(&[][..], |late| &late.addresses);
+        let certificate = late.and_then(|late| Some(late.tls.as_ref()?.fingerprints().certificate));
         let public_url = params.public_url.as_ref().map(Text::as_str);
-        let place = setup::place(public_url, listens_on).map_err(|error| refuse(no_place(&error)))?;
+        let place =
+            setup::place(public_url, listens_on, certificate).map_err(|error| refuse(no_place(&error)))?;
         let wanted = match params.bootstrap_profile {
             None => SetupAccess::Full,
             Some(BootstrapProfile::Limited) => SetupAccess::Limited,
@@ -81,7 +84,7 @@ impl DeviceServer for Handlers {
         // Who reads along could use the code first.
         let is_downgraded = wanted == SetupAccess::Full && !place.is_private;
         let access = if is_downgraded { SetupAccess::Limited } else { wanted };
-        let issued = self.context.devices.issue_setup_code(&place.url, access);
+        let issued = self.context.devices.issue_setup_code(&place, access);
         let issued = issued.map_err(|error| internal(Chain(&error)))?;
         let auth = match caller(extensions)?.auth_method() {
             AuthMethod::Password => AuthMethod::Password,

@@ -174,40 +174,39 @@ mod tests {
     #[test]
     fn a_page_is_own_by_its_origin_and_foreign_otherwise() {
         let guard = guard(&["https://ui.example.com", "chrome-extension://abc"], &[]);
-        let (own, foreign, rebound) = (Ok(Page::Own), Ok(Page::Foreign), Err(Refused::Host));
+        let own = || Ok(Page::Own);
+        let foreign = || Ok(Page::Foreign);
+        let rebound = || Err(Refused::Host);
         for (given, page) in [
             (&[("host", "evil.example")][..], Ok(Page::None)),
-            (&[("host", "[::1]:1"), ("origin", "http://[::1]:1")], own.clone()),
-            (&[("host", "ADA.example.org"), ("origin", "http://ada.EXAMPLE.org")], own.clone()),
-            (&[("host", "ada.local:1"), ("origin", "http://ada.local:1")], own.clone()),
-            (&[("host", "ada.tail1.ts.net"), ("origin", "https://ada.tail1.ts.net")], own.clone()),
-            (&[("host", "a.localhost:1"), ("origin", "http://a.localhost:1")], own.clone()),
-            (&[("host", "localhost."), ("origin", "http://localhost.")], own.clone()),
-            (&[("host", "127.0.0.1:1"), ("origin", "https://ui.example.com")], own.clone()),
-            (&[("host", "127.0.0.1:1"), ("origin", "chrome-extension://abc")], own.clone()),
-            (&[("host", "ui.example.com"), ("sec-fetch-site", "same-origin")], own.clone()),
-            (&[("host", "localhost"), ("sec-fetch-site", "none")], own.clone()),
-            (&[("host", "localhost"), ("sec-fetch-site", "same-site")], foreign.clone()),
-            (&[("host", "localhost"), ("sec-fetch-site", "cross-site")], foreign.clone()),
-            (&[("host", "localhost"), ("sec-fetch-site", "odd")], foreign.clone()),
-            (&[("host", "a"), ("host", "b"), ("origin", "http://a")], rebound.clone()),
-            (&[("origin", "http://a")], rebound.clone()),
-            (&[("host", "evil.example"), ("origin", "http://evil.example")], rebound.clone()),
-            (&[("host", "evil.example"), ("sec-fetch-site", "same-origin")], rebound.clone()),
-            (&[("host", "ts.net"), ("origin", "http://ts.net")], rebound.clone()),
-            (&[("host", "ada.example.org.evil.example"), ("origin", "http://x")], rebound.clone()),
-            (
-                &[("host", "127.0.0.1.nip.example"), ("origin", "http://127.0.0.1.nip.example")],
-                rebound.clone(),
-            ),
-            (&[("host", "localhost:x"), ("origin", "http://localhost:x")], rebound.clone()),
+            (&[("host", "[::1]:1"), ("origin", "http://[::1]:1")], own()),
+            (&[("host", "ADA.example.org"), ("origin", "http://ada.EXAMPLE.org")], own()),
+            (&[("host", "ada.local:1"), ("origin", "http://ada.local:1")], own()),
+            (&[("host", "ada.tail1.ts.net"), ("origin", "https://ada.tail1.ts.net")], own()),
+            (&[("host", "a.localhost:1"), ("origin", "http://a.localhost:1")], own()),
+            (&[("host", "localhost."), ("origin", "http://localhost.")], own()),
+            (&[("host", "127.0.0.1:1"), ("origin", "https://ui.example.com")], own()),
+            (&[("host", "127.0.0.1:1"), ("origin", "chrome-extension://abc")], own()),
+            (&[("host", "ui.example.com"), ("sec-fetch-site", "same-origin")], own()),
+            (&[("host", "localhost"), ("sec-fetch-site", "none")], own()),
+            (&[("host", "localhost"), ("sec-fetch-site", "same-site")], foreign()),
+            (&[("host", "localhost"), ("sec-fetch-site", "cross-site")], foreign()),
+            (&[("host", "localhost"), ("sec-fetch-site", "odd")], foreign()),
+            (&[("host", "a"), ("host", "b"), ("origin", "http://a")], rebound()),
+            (&[("origin", "http://a")], rebound()),
+            (&[("host", "evil.example"), ("origin", "http://evil.example")], rebound()),
+            (&[("host", "evil.example"), ("sec-fetch-site", "same-origin")], rebound()),
+            (&[("host", "ts.net"), ("origin", "http://ts.net")], rebound()),
+            (&[("host", "ada.example.org.evil.example"), ("origin", "http://x")], rebound()),
+            (&[("host", "127.0.0.1.nip.example"), ("origin", "http://127.0.0.1.nip.example")], rebound()),
+            (&[("host", "localhost:x"), ("origin", "http://localhost:x")], rebound()),
             (
                 &[("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://localhost")],
-                foreign.clone(),
+                foreign(),
             ),
             (
                 &[("host", "localhost"), ("origin", "http://localhost"), ("sec-fetch-site", "cross-site")],
-                foreign.clone(),
+                foreign(),
             ),
         ] {
             assert_eq!(guard.page(&headers(given)), page, "{given:?}");

@@ -122,8 +122,8 @@ impl SetupAccess {
 pub struct DevicePairSetupCodeResult {
     /// The setup code's id, for `device.pair.setupStatus`.
     pub setup_id: String,
-    /// The setup code, for the device alone: base64url of a JSON object with `url`, `bootstrapToken` and
-    /// `expiresAtMs`. Who has it first is paired.
+    /// The setup code, for the device alone: base64url of a JSON object with `url`, `bootstrapToken`,
+    /// `expiresAtMs`, and `tlsFingerprint` where the gateway's own certificate is to be pinned. Who has it first is paired.
     pub setup_code: String,
     /// Where the device will look for the gateway.
     pub gateway_url: String,
