@@ -13,6 +13,7 @@ use openclaw_gateway::{
     Gateway,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
+    trust::Trust,
 };
 use openclaw_schema::{contract, contract::Examples, types::Bounded};
 use schemars::JsonSchema;
@@ -79,6 +80,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         config_file: state.config_file(),
         auto_approve_local: true,
         tls: None,
+        trust: Trust::default(),
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {

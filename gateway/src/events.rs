@@ -67,7 +67,8 @@ impl EventBus {
             | EventName::Chat
             | EventName::Shutdown
             | EventName::DevicePairRequested
-            | EventName::DevicePairResolved => 0,
+            | EventName::DevicePairResolved
+            | EventName::DevicePairSetupCompleted => 0,
         };
         if self.sender.receiver_count() == 0 {
             return;

@@ -2,6 +2,7 @@
 
 mod auth;
 pub mod backend;
+mod caller;
 pub mod chat;
 pub mod config;
 pub mod connection;
@@ -24,6 +25,7 @@ pub mod state;
 mod store;
 pub mod tls;
 pub mod transcripts;
+pub mod trust;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -58,7 +60,7 @@ use crate::{
     store::Store,
     tls::{Fingerprints, Tls, TlsError},
     transcripts::{TranscriptLimits, Transcripts},
-    wire::Shared,
+    wire::{Shared, guard::Guard},
 };
 
 /// Time between two words of the echo back end: long enough to see that they stream.
@@ -226,6 +228,7 @@ impl GatewayBuilder {
             events,
         };
         let context = Arc::new(Context::new(parts, &limits));
+        let guard = Guard::new(&context.hostname, settings.trust);
 
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {
@@ -242,6 +245,7 @@ impl GatewayBuilder {
             Arc::clone(&context),
             document_text,
             tls,
+            guard,
         ));
         context.complete(Late {
             calls,
@@ -249,6 +253,8 @@ impl GatewayBuilder {
             max_unauthenticated: shared.limits.max_unauthenticated,
             document,
             port: addresses[0].port(),
+            addresses: addresses.clone(),
+            tls: shared.tls.clone(),
         });
 
         let mut tasks: Vec<_> = listeners

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use openclaw_schema::discovery::InterfaceRules;
 use secrecy::SecretString;
 
-use crate::{state::StateDir, tls::TlsSettings};
+use crate::{state::StateDir, tls::TlsSettings, trust::Trust};
 
 /// What a gateway runs with.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Settings {
     pub auto_approve_local: bool,
     /// How the port speaks TLS; plain when absent.
     pub tls: Option<TlsSettings>,
+    /// Whom the gateway trusts beyond its own host.
+    pub trust: Trust,
     /// Where the gateway keeps its state.
     pub state: StateDir,
     /// The configuration file, which `config.get` shows. It need not be there.

@@ -197,6 +197,14 @@ impl Typed {
                             let device = json!({ "deviceId": "nobody", "label": "phone" });
                             client.device_pair_rename(params_of(device)).await.map(drop)
                         }
+                        DeviceMethod::DevicePairSetupCode => {
+                            let place = json!({ "publicUrl": "wss://gateway.example.com" });
+                            client.device_pair_setup_code(params_of(place)).await.map(drop)
+                        }
+                        DeviceMethod::DevicePairSetupStatus => {
+                            let setup = json!({ "setupId": "nothing" });
+                            client.device_pair_setup_status(params_of(setup)).await.map(drop)
+                        }
                         DeviceMethod::DeviceTokenRotate => {
                             client.device_token_rotate(params_of(device)).await.map(drop)
                         }

@@ -18,12 +18,18 @@ mod envelopes;
 mod events;
 /// OpenClaw frames: handshake, calls, events, devices, and the recorded edge cases.
 mod frames;
+/// Browsers, proxies and guessers: who is turned away before anything is served.
+mod guards;
 /// HTTP around the calls: probes, the document, upgrades, bounds.
 mod http;
 /// The stock client of the frame protocol, from npm, against this gateway.
 mod interop;
+/// What was recorded of a stock gateway, row by row: handshakes and edge cases.
+mod recorded;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
+/// Our results against the stock schema of them.
+mod stock_schema;
 /// Rules about the sources themselves.
 mod tidy;
 /// TLS on the port, and what the client trusts.

@@ -17,6 +17,7 @@ use openclaw_gateway::{
     logs::LogReader,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
+    trust::Trust,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,6 +65,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
         config_file: state.config_file(),
         auto_approve_local: true,
         tls: None,
+        trust: Trust::default(),
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),

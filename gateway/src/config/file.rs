@@ -3,7 +3,7 @@
 //! Sections that this gateway does not know are kept and ignored. In its own sections wrong types and values are
 //! refused, and so are keys that look misspelt; other unknown keys are stock's and give a warning.
 
-use std::{io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -12,6 +12,7 @@ use super::{
     AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, RemoteTransport, Source, Sourced,
     SshHostKeyPolicy, UnknownName, discovery::Discovery, json5,
 };
+use crate::trust::{Network, Origin};
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
 /// so that a variable that nobody needs may be missing.
@@ -54,6 +55,10 @@ pub struct Gateway {
     pub remote: Remote,
     /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
     pub auto_approve_local: Option<Sourced<bool>>,
+    /// `controlUi.allowedOrigins`: pages that may call although the gateway does not serve them.
+    pub allowed_origins: Option<Sourced<Vec<Origin>>>,
+    /// `trustedProxies`: proxies that are believed when they name the address of a client.
+    pub trusted_proxies: Option<Sourced<Vec<Network>>>,
 }
 
 /// The section `gateway.auth`.
@@ -192,8 +197,19 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls"],
-        &["tailscale", "reload", "controlUi"],
+        &[
+            "mode",
+            "port",
+            "bind",
+            "customBindHost",
+            "auth",
+            "remote",
+            "nodes",
+            "tls",
+            "controlUi",
+            "trustedProxies",
+        ],
+        &["tailscale", "reload"],
         warnings,
     )?;
     let auth = section.section("auth")?;
@@ -248,7 +264,21 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             ssh_host_key_policy: remote.name("sshHostKeyPolicy")?,
         },
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
+        allowed_origins: allowed_origins(section, warnings)?,
+        trusted_proxies: section.list("trustedProxies")?,
     })
+}
+
+fn allowed_origins(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Sourced<Vec<Origin>>>, ConfigError> {
+    let control_ui = section.section("controlUi")?;
+    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins")?;
+    if let Some(any) = origins.as_ref().filter(|origins| origins.value.iter().any(Origin::is_any)) {
+        warnings.push(format!("{} lets every page on the web call this gateway", any.source));
+    }
+    Ok(origins)
 }
 
 fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sourced<BindMode>>, ConfigError> {
@@ -375,6 +405,24 @@ impl<'a> Section<'a> {
 
     pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    /// A list of texts that each stand for something.
+    fn list<T: FromStr>(&self, name: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError>
+    where
+        T::Err: fmt::Display,
+    {
+        let Some(list) = self.read(name, "a list", Value::as_array)? else { return Ok(None) };
+        let read = |(index, entry): (usize, &Value)| {
+            // What is no text is told like a text that stands for nothing.
+            entry.as_str().unwrap_or_default().parse().map_err(|problem: T::Err| ConfigError::BadValue {
+                origin: self.source(&format!("{name}[{index}]")),
+                problem: format!("{problem}, not {}", describe(entry)),
+                nearest: None,
+            })
+        };
+        let values = list.value.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        Ok(Some(Sourced::new(values, list.source)))
     }
 
     /// A list of texts.
@@ -761,6 +809,37 @@ mod tests {
                 "commands.native in /s/openclaw.json is not known to this gateway and has no effect",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_trusted_beyond_this_host_is_listed() {
+        let config = parse(
+            "{gateway: {controlUi: {allowedOrigins: ['https://ui.example.com', '*']}, trustedProxies: ['10.0.0.0/8']}}",
+        )
+        .expect("it is read");
+        assert_eq!(config.gateway.allowed_origins.expect("they are read").value.len(), 2);
+        assert_eq!(config.gateway.trusted_proxies.expect("they are read").value.len(), 1);
+        assert_eq!(
+            config.warnings,
+            [
+                "gateway.controlUi.allowedOrigins in /s/openclaw.json lets every page on the web call this gateway"
+            ]
+        );
+        for (text, problem) in [
+            (
+                "{gateway: {controlUi: {allowedOrigins: ['*', 'ui.example.com']}}}",
+                "gateway.controlUi.allowedOrigins[1] in /s/openclaw.json must be an origin such as",
+            ),
+            (
+                "{gateway: {trustedProxies: [1]}}",
+                "gateway.trustedProxies[0] in /s/openclaw.json must be an address",
+            ),
+            ("{gateway: {trustedProxies: ['proxy']}}", "must be an address or a network"),
+            ("{gateway: {trustedProxies: '10.0.0.1'}}", "must be a list"),
+        ] {
+            let error = parse(text).expect_err("it is refused").to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]

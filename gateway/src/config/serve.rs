@@ -18,6 +18,7 @@ use crate::{
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::ensure_token,
     tls::TlsSettings,
+    trust::Trust,
 };
 
 /// The largest log file before it is rotated, in bytes. cli.md section 11: 100 MB.
@@ -165,6 +166,18 @@ fn resolve_on(
             state: locations.state().clone(),
             config_file: config.path.to_path_buf(),
             auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
+            trust: Trust {
+                origins: config
+                    .gateway
+                    .allowed_origins
+                    .as_ref()
+                    .map_or(Vec::new(), |given| given.value.clone()),
+                proxies: config
+                    .gateway
+                    .trusted_proxies
+                    .as_ref()
+                    .map_or(Vec::new(), |given| given.value.clone()),
+            },
             log_file: log_file.value,
             agents,
             discovery: mdns.value,

@@ -10,7 +10,7 @@ use openclaw_schema::{
     events::EventName,
     methods::connect::{CLIENT_IDS, CLIENT_MODES, ConnectMethod, ConnectParams},
     problem::ParamProblem,
-    types::TimestampMs,
+    types::{Text, TimestampMs},
 };
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -20,8 +20,8 @@ use crate::{
     connection::Connection,
     context::millis,
     devices::{
-        IssuedToken,
-        attempt::{ConnectAttempt, Peer, Protocol},
+        IssuedToken, RoleToken,
+        attempt::{ConnectAttempt, Protocol},
         record::Role,
         refusal::Refusal,
     },
@@ -45,6 +45,9 @@ impl Challenge {
         format!(r#"{{"type":"event","event":"connect.challenge","payload":{payload}}}"#)
     }
 }
+
+/// The mode of clients that stock serves on a path of their own (wire.md section 4).
+const WORKER_MODE: &str = "worker";
 
 /// How a handshake ended.
 pub(crate) enum Outcome {
@@ -100,11 +103,10 @@ impl Outcome {
     }
 }
 
-/// Serves the first frame of a connection. `from_browser` is whether a page in a browser is behind it.
+/// Serves the first frame of a connection.
 pub(crate) async fn connect(
     text: String,
     challenge: Challenge,
-    from_browser: bool,
     shared: Arc<Shared>,
     connection: Arc<Connection>,
 ) -> Outcome {
@@ -125,33 +127,43 @@ pub(crate) async fn connect(
         Ok(params) => params,
         Err(fault) => return plain(format!("invalid connect params: {fault}")),
     };
+    if given_mode(&params) == Some(WORKER_MODE) {
+        return Outcome::closed(CloseCode::Policy, "invalid-handshake");
+    }
     let range = params.min_protocol.unwrap_or(0)..=params.max_protocol.unwrap_or(0);
     let protocol = match (range.contains(&4), range.contains(&3)) {
         (true, _) => Protocol::V4,
         (false, true) => Protocol::V3,
         (false, false) => return Outcome::mismatch(&id, &range),
     };
-    let ip = connection.remote().ip().to_canonical();
-    let peer = Peer { remote_ip: ip, is_local: ip.is_loopback(), from_browser };
-    let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, peer) {
+    let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, connection.caller()) {
         Ok(attempt) => shared.context.devices.authorize(&attempt).await,
         Err(refusal) => Err(refusal),
     };
     let grant = match granted {
         Ok(grant) => grant,
         Err(refusal) => {
-            tracing::warn!(remote = %connection.remote(), reason = refusal.message, "a caller was refused");
+            tracing::warn!(remote = %connection.caller().ip, reason = refusal.message, "a caller was refused");
+            if refusal.is_guess {
+                shared.context.devices.lockout().delay().await;
+            }
             return Outcome::refused(&id, &refusal, protocol);
         }
     };
     tracing::debug!(connection = connection.id(), device = grant.device_id, "a frame client is in");
     let role = grant.role;
-    let (method, scopes, token) = (grant.credential.name(), grant.scopes.clone(), grant.device_token.clone());
+    let auth = Auth {
+        method: grant.credential.name(),
+        role,
+        scopes: grant.scopes.clone(),
+        token: grant.device_token.clone(),
+        more_tokens: grant.more_tokens.clone(),
+    };
     connection.admit(grant);
     if let Some(client) = &params.client {
         shared.context.connections.introduce(&connection, client);
     }
-    let payload = hello(&Auth { method, role, scopes, token }, protocol, &shared, &connection);
+    let payload = hello(&auth, protocol, &shared, &connection);
     let hello = format!(r#"{{"type":"res","id":{id},"ok":true,"payload":{payload}}}"#);
     Outcome::Accepted { hello, protocol, role }
 }
@@ -162,6 +174,7 @@ struct Auth {
     role: Role,
     scopes: Vec<String>,
     token: Option<IssuedToken>,
+    more_tokens: Vec<RoleToken>,
 }
 
 impl Auth {
@@ -170,6 +183,17 @@ impl Auth {
         if let Some(token) = &self.token {
             auth["deviceToken"] = json!(token.value);
             auth["issuedAtMs"] = json!(token.issued_at);
+        }
+        if !self.more_tokens.is_empty() {
+            let more = self.more_tokens.iter().map(|token| {
+                json!({
+                    "deviceToken": token.token.value,
+                    "role": token.role.name(),
+                    "scopes": token.scopes,
+                    "issuedAtMs": token.token.issued_at,
+                })
+            });
+            auth["deviceTokens"] = more.collect();
         }
         auth
     }
@@ -230,6 +254,10 @@ fn hello(auth: &Auth, protocol: Protocol, shared: &Shared, connection: &Connecti
         }
     }
     hello
+}
+
+fn given_mode(params: &ConnectParams) -> Option<&str> {
+    params.client.as_ref()?.mode.as_ref().map(Text::as_str)
 }
 
 /// The params of `connect`, with what the frame protocol asks beyond the contract.

@@ -34,6 +34,8 @@ const KEPT_OUTPUT_BYTES: usize = 1024;
 pub(crate) struct Socket<S> {
     inner: WebSocket<Adapter<S>>,
     max_buffered_bytes: usize,
+    /// Whether a message was too large to be read. The codec stands inside it and cannot go on.
+    is_stuck: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -56,6 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self {
             inner: WebSocket::from_partially_read(adapter, read.to_vec(), Role::Server, Some(config)),
             max_buffered_bytes: limits.max_buffered_bytes,
+            is_stuck: false,
         }
     }
 
@@ -70,7 +73,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The next message.
     pub(crate) fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Result<Message, Error>> {
         self.inner.get_mut().waits_for(cx);
-        or_pending(self.inner.read())
+        let read = self.inner.read();
+        self.is_stuck |= matches!(read, Err(Error::Capacity(_)));
+        or_pending(read)
     }
 
     /// Queues a text. What the stream does not take now goes with a later flush. Not to be called once the socket
@@ -131,14 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if sent.await.is_err() {
             return;
         }
-        let end = loop {
+        while !self.is_stuck {
             match std::future::poll_fn(|cx| self.poll_read(cx)).await {
                 Ok(_) => {}
-                Err(error) => break error,
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return,
+                Err(_) => break,
             }
-        };
-        if matches!(end, Error::ConnectionClosed | Error::AlreadyClosed) {
-            return;
         }
         // What arrives is no WebSocket any more: read on to the end, as closing on unread bytes resets the
         // connection.

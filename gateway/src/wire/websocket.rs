@@ -43,6 +43,8 @@ use crate::{
 const TURN: usize = 64;
 /// How many bytes are queued before they are flushed and nothing more is read.
 const QUEUED_BYTES: usize = 64 * 1024;
+/// How long calls in flight may go on once the peer has shown a wrong credential: longer than its answer takes.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a peer has to take the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,17 +104,15 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// OpenClaw frames, from the challenge on.
-    pub(super) fn frames(from_browser: bool) -> Self {
+    pub(super) fn frames() -> Self {
         let phase = Phase::Challenged(Challenge::new());
-        Self::Frames(Box::new(Frames { phase, from_browser, seq: 0, events: None }))
+        Self::Frames(Box::new(Frames { phase, seq: 0, events: None }))
     }
 }
 
 /// A connection that speaks OpenClaw frames.
 pub(super) struct Frames {
     phase: Phase,
-    /// Whether a page in a browser is behind it.
-    from_browser: bool,
     /// The number of the last event: they count from 1 without a hole (wire.md section 7).
     seq: u64,
     /// Events for this connection, without number and last brace.
@@ -162,6 +162,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         next_ping: now + limits.ping_interval,
         authenticate_by: now + limits.authentication_timeout,
         timer: None,
+        refused_at: None,
         draining: false,
         dialect,
         shared,
@@ -215,6 +216,8 @@ struct Session<S> {
     next_ping: Instant,
     authenticate_by: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the peer is refused for a wrong credential: nothing more is read, answers on their way are written.
+    refused_at: Option<Instant>,
     /// Whether the gateway stops: nothing more is read, calls in flight are finished.
     draining: bool,
 }
@@ -252,6 +255,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.draining {
                 if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
                     return Err(End::Stopping);
+                }
+            } else if self.connection.is_refused() {
+                self.refused_at.get_or_insert_with(Instant::now);
+                if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
+                    return Err(End::Refused);
                 }
             } else if self.queued_bytes < QUEUED_BYTES && self.has_room() && !self.is_deciding() {
                 worked |= self.read(cx)?;
@@ -373,7 +381,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Message::Close(_) => return Err(self.closed_by_peer(cx)),
                 Message::Pong(_) | Message::Frame(_) => {}
             }
-            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() {
+            let is_refused = self.connection.is_refused();
+            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() || is_refused {
                 return Ok(true);
             }
         }
@@ -402,13 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     if let Phase::Challenged(challenge) = phase {
                         let challenge = std::mem::replace(challenge, Challenge::new());
                         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-                        let outcome = handshake::connect(
-                            text.to_owned(),
-                            challenge,
-                            frames.from_browser,
-                            shared,
-                            connection,
-                        );
+                        let outcome = handshake::connect(text.to_owned(), challenge, shared, connection);
                         *phase = Phase::Deciding(outcome.boxed());
                     }
                     Reply::nothing()
@@ -416,10 +419,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             },
         };
         self.reply(cx, reply)?;
-        if self.connection.is_refused() {
-            let _ = self.flush(cx);
-            return Err(End::Refused);
-        }
         self.admit();
         Ok(())
     }
@@ -487,6 +486,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.unauthenticated.is_some() {
                 next = next.min(self.authenticate_by);
             }
+            if let Some(since) = self.refused_at {
+                next = next.min(since + REFUSED_TIMEOUT);
+            }
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
@@ -502,6 +504,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             if self.unauthenticated.is_some() && self.authenticate_by <= now {
                 return Err(End::NotAuthenticated);
+            }
+            // A call that takes its time does not keep the connection of a guesser open.
+            if self.refused_at.is_some_and(|since| since + REFUSED_TIMEOUT <= now) {
+                return Err(End::Refused);
             }
             if self.next_ping <= now {
                 self.next_ping = now + limits.ping_interval;
