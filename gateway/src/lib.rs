@@ -6,6 +6,8 @@ pub mod chat;
 pub mod config;
 pub mod connection;
 mod context;
+#[doc(hidden)]
+pub mod decoders;
 pub mod dev;
 mod devices;
 mod dispatcher;

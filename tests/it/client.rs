@@ -345,6 +345,7 @@ async fn a_run_streams_its_text_and_ends_with_its_outcome() {
                     phases.extend(event.data["phase"].as_str().map(str::to_owned));
                 }
             }
+            RunEvent::Gap => panic!("nothing is lost"),
             RunEvent::Chat(event) => {
                 assert_eq!(event.run_id, run_id);
                 assert_ne!(last_chat, Some(ChatState::Final), "nothing comes after the final state");

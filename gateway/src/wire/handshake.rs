@@ -100,6 +100,40 @@ impl Outcome {
     }
 }
 
+/// Reads the first frame of a connection: its id, as JSON, and its params. A frame that is no sound `connect` has its
+/// end in it.
+fn decode(text: &str) -> Result<(String, ConnectParams), Outcome> {
+    let Ok(frame) = serde_json::from_str::<Value>(text) else {
+        return Err(Outcome::closed(CloseCode::Normal, ""));
+    };
+    let id = &frame["id"];
+    let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
+    let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
+        return Err(Outcome::closed(CloseCode::Policy, "invalid request frame"));
+    };
+    let id = id.to_string();
+    let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
+    if method != ConnectMethod::Connect.name() {
+        return Err(plain("invalid handshake: first request must be connect".to_owned()));
+    }
+    match params(&frame["params"]) {
+        Ok(params) => Ok((id, params)),
+        Err(fault) => Err(plain(format!("invalid connect params: {fault}"))),
+    }
+}
+
+/// What [`decode`] makes of a first frame, for [`crate::decoders`].
+pub(super) fn decoded(text: &str) -> crate::decoders::Connect {
+    use crate::decoders::Connect;
+    match decode(text) {
+        Ok((id, params)) => Connect::Params { id, params: Box::new(params) },
+        Err(Outcome::Refused { response, code, reason }) => {
+            Connect::Refused { response, code: code.into(), reason }
+        }
+        Err(Outcome::Accepted { .. }) => unreachable!("decoding lets nobody in"),
+    }
+}
+
 /// Serves the first frame of a connection. `from_browser` is whether a page in a browser is behind it.
 pub(crate) async fn connect(
     text: String,
@@ -108,22 +142,9 @@ pub(crate) async fn connect(
     shared: Arc<Shared>,
     connection: Arc<Connection>,
 ) -> Outcome {
-    let Ok(frame) = serde_json::from_str::<Value>(&text) else {
-        return Outcome::closed(CloseCode::Normal, "");
-    };
-    let id = &frame["id"];
-    let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
-    let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
-        return Outcome::closed(CloseCode::Policy, "invalid request frame");
-    };
-    let id = id.to_string();
-    let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
-    if method != ConnectMethod::Connect.name() {
-        return plain("invalid handshake: first request must be connect".to_owned());
-    }
-    let params = match params(&frame["params"]) {
-        Ok(params) => params,
-        Err(fault) => return plain(format!("invalid connect params: {fault}")),
+    let (id, params) = match decode(&text) {
+        Ok(decoded) => decoded,
+        Err(outcome) => return outcome,
     };
     let range = params.min_protocol.unwrap_or(0)..=params.max_protocol.unwrap_or(0);
     let protocol = match (range.contains(&4), range.contains(&3)) {
