@@ -21,7 +21,7 @@ async fn open(gateway: &TestGateway) -> (Socket, Value) {
     (socket, challenge["payload"].clone())
 }
 
-fn request(id: &str, method: &str, params: &Value) -> String {
+pub(crate) fn request(id: &str, method: &str, params: &Value) -> String {
     json!({ "type": "req", "id": id, "method": method, "params": params }).to_string()
 }
 
@@ -30,7 +30,7 @@ fn connect(params: &Value) -> String {
 }
 
 /// Params of a command line with the gateway's token.
-fn command_line(scopes: &[&str]) -> Value {
+pub(crate) fn command_line(scopes: &[&str]) -> Value {
     json!({
         "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": scopes, "auth": { "token": TOKEN },
         "client": { "id": "cli", "version": "1", "platform": "linux", "mode": "cli" },
@@ -38,7 +38,7 @@ fn command_line(scopes: &[&str]) -> Value {
 }
 
 /// A connection that is in, and its `hello-ok`.
-async fn connected(gateway: &TestGateway, params: &Value) -> (Socket, Value) {
+pub(crate) async fn connected(gateway: &TestGateway, params: &Value) -> (Socket, Value) {
     let (mut socket, _) = open(gateway).await;
     let hello = soon(socket.ask(connect(params))).await;
     assert_eq!(hello["ok"], true, "{hello}");

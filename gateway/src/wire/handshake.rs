@@ -267,9 +267,15 @@ fn params(given: &Value) -> Result<ConnectParams, String> {
     }
     let params: ConnectParams = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     for (field, value) in [("minProtocol", params.min_protocol), ("maxProtocol", params.max_protocol)] {
-        if value == Some(0) {
-            return Err(format!("at /{field}: must be >= 1"));
+        match value {
+            Some(1..) => {}
+            Some(0) => return Err(format!("at /{field}: must be >= 1")),
+            // `null` is as good as nothing in the contract, but not here.
+            None => return Err(format!("at /{field}: must be integer")),
         }
+    }
+    if params.client.is_none() {
+        return Err("at /client: must be object".to_owned());
     }
     for required in ["id", "version", "platform", "mode"] {
         if given["client"].get(required).is_none() {
@@ -355,5 +361,7 @@ mod tests {
         );
         assert_eq!(fault(&with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
         assert_eq!(fault(&with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
+        assert_eq!(fault(&with("/maxProtocol", Value::Null)), "at /maxProtocol: must be integer");
+        assert_eq!(fault(&with("/client", Value::Null)), "at /client: must be object");
     }
 }
