@@ -218,7 +218,10 @@ impl Error {
             },
             // The answer came; it is what cannot be read.
             Self::BadPayload { .. } => true,
-            Self::InvalidInput { .. } | Self::Unauthorized { .. } | Self::ProtocolMismatch { .. } => false,
+            Self::InvalidInput { .. }
+            | Self::Unauthorized { .. }
+            | Self::Untrusted { .. }
+            | Self::ProtocolMismatch { .. } => false,
         }
     }
 

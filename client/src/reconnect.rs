@@ -100,6 +100,8 @@ pub enum PauseReason {
     PairingRequired,
     /// Too many wrong credentials came from here: the gateway refuses right ones too, for minutes.
     RateLimited,
+    /// The gateway shows a TLS certificate that is not trusted.
+    Untrusted,
     /// The other side is no gateway, or speaks other versions of the protocol.
     ProtocolMismatch,
     /// The gateway refuses what this client asks for, and does not say that this will pass.
@@ -119,6 +121,7 @@ impl PauseReason {
         match error {
             Error::Transport { .. } | Error::Timeout { .. } | Error::BadPayload { .. } => None,
             Error::ProtocolMismatch { .. } => Some(Self::ProtocolMismatch),
+            Error::Untrusted { .. } => Some(Self::Untrusted),
             Error::InvalidInput { .. } => Some(Self::Refused),
             Error::Refused(_) => (!error.is_retryable()).then_some(Self::Refused),
             Error::Unauthorized { details, .. } => {
