@@ -381,7 +381,8 @@ mod tests {
     #[test]
     fn every_fault_has_its_exit() {
         let settings = settings();
-        let transport = |kind| Error::Transport { kind, url: String::new(), reason: "why".to_owned() };
+        let transport =
+            |kind| Error::Transport { kind, url: String::new(), reason: "why".to_owned(), sent: false };
         let rejected = |status| transport(TransportKind::Rejected { status });
         let refused =
             |code: ErrorCode| Error::Refused(Box::new(refusal(Some(code), code.name(), &json!({}))));
@@ -431,6 +432,7 @@ mod tests {
             kind: TransportKind::Unreachable,
             url: String::new(),
             reason: "connection refused".to_owned(),
+            sent: false,
         };
         let told = told("health", error, &settings());
         assert_eq!(told.message, "no gateway answers at ws://127.0.0.1:1: connection refused");

@@ -9,6 +9,7 @@ use crate::{
     Client, Error, Fingerprint,
     connection::{ClientInfo, Connection, Endpoint, FrameOptions, Options},
     identity::IdentityDir,
+    reconnect::{Backoff, Policy},
 };
 
 /// How long connecting may take on this host.
@@ -52,6 +53,8 @@ pub struct ClientBuilder {
     max_response_bytes: usize,
     tls_fingerprint: Option<Fingerprint>,
     allow_plaintext: bool,
+    reconnect: Option<Backoff>,
+    repeats: bool,
 }
 
 impl ClientBuilder {
@@ -74,6 +77,8 @@ impl ClientBuilder {
             max_response_bytes: MAX_RESPONSE_BYTES,
             tls_fingerprint: None,
             allow_plaintext: false,
+            reconnect: None,
+            repeats: false,
         }
     }
 
@@ -166,6 +171,26 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes a new connection whenever one breaks, for programs that live long. By default a connection that has
+    /// ended stays so.
+    ///
+    /// Calls made meanwhile wait, within their limit. Calls that were on their way fail, and the error says that the
+    /// gateway may have carried them out. [`Client::events`] goes on and says so. [`Client::state`] tells how things
+    /// stand; what waiting cannot mend, such as a wrong credential, is not tried again:
+    /// [`PauseReason`](crate::PauseReason) lists it. The first connection is made by `connect`, which fails when it
+    /// does. Without effect over HTTP.
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.reconnect = Some(backoff);
+        self
+    }
+
+    /// Makes calls that broke off again on the next connection, when the contract says that their method is
+    /// idempotent. By default none is. Without effect on a client that does not reconnect.
+    pub fn repeat_idempotent_calls(mut self, repeat: bool) -> Self {
+        self.repeats = repeat;
+        self
+    }
+
     /// Connects. Over HTTP nothing is sent before the first call.
     ///
     /// # Errors
@@ -200,7 +225,8 @@ impl ClientBuilder {
             self.max_response_bytes,
             self.tls_fingerprint,
         )?;
-        let connection = Connection::open(&endpoint, &options).await?;
+        let reconnect = self.reconnect.map(|backoff| Policy { backoff, repeats: self.repeats });
+        let connection = Connection::open(endpoint, options, reconnect).await?;
         Ok(Client { connection: Arc::new(connection) })
     }
 }

@@ -223,9 +223,10 @@ impl WebSocket {
         method: &str,
         params: Option<&RawValue>,
     ) -> Result<Box<RawValue>, Error> {
+        let sent = self.is_open();
         let answer = match self.service.call(Request::borrowed(method, params, Id::Number(number))).await {
             Ok(answer) => answer.into_response().into_inner(),
-            Err(error) => return Err(self.explain(error).await),
+            Err(error) => return Err(self.explain(error, sent).await),
         };
         match ResponseSuccess::try_from(answer) {
             Ok(success) => Ok(success.result),
@@ -235,9 +236,10 @@ impl WebSocket {
 
     pub(crate) async fn notify(&self, method: &str, params: Option<Box<RawValue>>) -> Result<(), Error> {
         let params = params.map(std::borrow::Cow::Owned);
+        let sent = self.is_open();
         match self.service.notification(Notification::new(method.into(), params)).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(error).await),
+            Err(error) => Err(self.explain(error, sent).await),
         }
     }
 
@@ -250,9 +252,10 @@ impl WebSocket {
         for (method, params) in calls {
             batch.insert(method, Prepared(params)).expect("JSON is JSON already");
         }
+        let sent = self.is_open();
         match self.core.batch_request::<Box<RawValue>>(batch).await {
             Ok(answers) => Ok(answers.into_iter().map(|answer| answer.map_err(|e| e.into_owned())).collect()),
-            Err(error) => Err(self.explain(error).await),
+            Err(error) => Err(self.explain(error, sent).await),
         }
     }
 
@@ -262,11 +265,12 @@ impl WebSocket {
         params: Option<Box<RawValue>>,
         unsubscribe: &str,
     ) -> Result<Subscription<N>, Error> {
+        let sent = self.is_open();
         let error = match self.core.subscribe(method, Prepared(params), unsubscribe).await {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        Err(self.explain(error).await)
+        Err(self.explain(error, sent).await)
     }
 
     pub(crate) async fn subscribe_to_method<N: DeserializeOwned>(
@@ -280,21 +284,33 @@ impl WebSocket {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        Err(self.explain(error).await)
+        Err(self.explain(error, false).await)
     }
 
-    /// The error as callers see it: why the connection ended, if that is what happened.
-    async fn explain(&self, error: RpcClientError) -> Error {
+    /// Whether what is called now has a way out. A call that fails although this was true may have left.
+    fn is_open(&self) -> bool {
+        self.socket.lost.get().is_none() && self.core.is_connected()
+    }
+
+    /// The error as callers see it: why the connection ended, if that is what happened. `sent` is whether it stood
+    /// when the call was made.
+    async fn explain(&self, error: RpcClientError, sent: bool) -> Error {
         let ended = matches!(error, RpcClientError::ServiceDisconnect | RpcClientError::RestartNeeded(_));
-        if let (true, Some(cause)) = (ended, self.socket.lost.get()) {
-            return cause.clone();
-        }
-        // The socket was sound: the core itself gave up, over what it read or over silence.
-        let error = match error {
-            RpcClientError::ServiceDisconnect => self.core.on_disconnect().await,
-            other => other,
+        let error = match (ended, self.socket.lost.get(), error) {
+            (true, Some(cause), _) => cause.clone(),
+            // The socket was sound: the core itself gave up, over what it read or over silence.
+            (_, _, RpcClientError::ServiceDisconnect) => {
+                Error::from_rpc(&self.core.on_disconnect().await, &self.socket.url)
+            }
+            (_, _, other) => Error::from_rpc(&other, &self.socket.url),
         };
-        Error::from_rpc(&error, &self.socket.url)
+        if sent { error.in_flight() } else { error }
+    }
+
+    /// Waits for the end of the connection; why it ended.
+    pub(crate) async fn end(&self) -> Error {
+        let cause = self.core.on_disconnect().await;
+        self.socket.lost.get().cloned().unwrap_or_else(|| Error::from_rpc(&cause, &self.socket.url))
     }
 
     /// Why the connection has ended, if it has.

@@ -7,6 +7,8 @@ pub mod chat;
 pub mod config;
 pub mod connection;
 mod context;
+#[doc(hidden)]
+pub mod decoders;
 pub mod dev;
 mod devices;
 pub mod discovery;

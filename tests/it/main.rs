@@ -8,6 +8,8 @@ mod chat;
 mod client;
 /// What is published is what is served: declarations, examples, names.
 mod contract;
+/// The decoders of the frame protocol, over the corpus of the fuzz targets and what grows from it.
+mod decoding;
 /// Generated files are what the sources make.
 mod drift;
 /// A contract of an embedding program beside the core one.

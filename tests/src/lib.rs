@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod decoding;
 pub mod harness;
 pub mod hazards;
 pub mod servers;

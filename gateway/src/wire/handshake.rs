@@ -103,6 +103,40 @@ impl Outcome {
     }
 }
 
+/// Reads the first frame of a connection: its id, as JSON, and its params. A frame that is no sound `connect` has its
+/// end in it.
+fn decode(text: &str) -> Result<(String, ConnectParams), Outcome> {
+    let Ok(frame) = serde_json::from_str::<Value>(text) else {
+        return Err(Outcome::closed(CloseCode::Normal, ""));
+    };
+    let id = &frame["id"];
+    let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
+    let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
+        return Err(Outcome::closed(CloseCode::Policy, "invalid request frame"));
+    };
+    let id = id.to_string();
+    let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
+    if method != ConnectMethod::Connect.name() {
+        return Err(plain("invalid handshake: first request must be connect".to_owned()));
+    }
+    match params(&frame["params"]) {
+        Ok(params) => Ok((id, params)),
+        Err(fault) => Err(plain(format!("invalid connect params: {fault}"))),
+    }
+}
+
+/// What [`decode`] makes of a first frame, for [`crate::decoders`].
+pub(super) fn decoded(text: &str) -> crate::decoders::Connect {
+    use crate::decoders::Connect;
+    match decode(text) {
+        Ok((id, params)) => Connect::Params { id, params: Box::new(params) },
+        Err(Outcome::Refused { response, code, reason }) => {
+            Connect::Refused { response, code: code.into(), reason }
+        }
+        Err(Outcome::Accepted { .. }) => unreachable!("decoding lets nobody in"),
+    }
+}
+
 /// Serves the first frame of a connection.
 pub(crate) async fn connect(
     text: String,
@@ -110,22 +144,9 @@ pub(crate) async fn connect(
     shared: Arc<Shared>,
     connection: Arc<Connection>,
 ) -> Outcome {
-    let Ok(frame) = serde_json::from_str::<Value>(&text) else {
-        return Outcome::closed(CloseCode::Normal, "");
-    };
-    let id = &frame["id"];
-    let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
-    let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
-        return Outcome::closed(CloseCode::Policy, "invalid request frame");
-    };
-    let id = id.to_string();
-    let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
-    if method != ConnectMethod::Connect.name() {
-        return plain("invalid handshake: first request must be connect".to_owned());
-    }
-    let params = match params(&frame["params"]) {
-        Ok(params) => params,
-        Err(fault) => return plain(format!("invalid connect params: {fault}")),
+    let (id, params) = match decode(&text) {
+        Ok(decoded) => decoded,
+        Err(outcome) => return outcome,
     };
     if given_mode(&params) == Some(WORKER_MODE) {
         return Outcome::closed(CloseCode::Policy, "invalid-handshake");
@@ -274,9 +295,15 @@ fn params(given: &Value) -> Result<ConnectParams, String> {
     }
     let params: ConnectParams = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     for (field, value) in [("minProtocol", params.min_protocol), ("maxProtocol", params.max_protocol)] {
-        if value == Some(0) {
-            return Err(format!("at /{field}: must be >= 1"));
+        match value {
+            Some(1..) => {}
+            Some(0) => return Err(format!("at /{field}: must be >= 1")),
+            // `null` is as good as nothing in the contract, but not here.
+            None => return Err(format!("at /{field}: must be integer")),
         }
+    }
+    if params.client.is_none() {
+        return Err("at /client: must be object".to_owned());
     }
     for required in ["id", "version", "platform", "mode"] {
         if given["client"].get(required).is_none() {
@@ -362,5 +389,7 @@ mod tests {
         );
         assert_eq!(fault(&with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
         assert_eq!(fault(&with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
+        assert_eq!(fault(&with("/maxProtocol", Value::Null)), "at /maxProtocol: must be integer");
+        assert_eq!(fault(&with("/client", Value::Null)), "at /client: must be object");
     }
 }

@@ -527,7 +527,11 @@ fn upgrade(
         // wire.md section 1: whatever a frame client offers is echoed.
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol)
     };
-    let unauthenticated = if connection.is_authenticated() {
+    #[cfg(feature = "echo")]
+    let echoes = request.uri().query() == Some("echo");
+    #[cfg(not(feature = "echo"))]
+    let echoes = false;
+    let unauthenticated = if connection.is_authenticated() || echoes {
         None
     } else {
         let permit = Arc::clone(&shared.unauthenticated).try_acquire_owned().map_err(|_| {
@@ -550,6 +554,8 @@ fn upgrade(
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
         let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames() };
+        #[cfg(feature = "echo")]
+        let dialect = if echoes { Dialect::Echo(Box::new(dialect)) } else { dialect };
         match upgraded.downcast::<TokioIo<Stream<TcpStream>>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {

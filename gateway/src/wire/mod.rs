@@ -37,6 +37,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{guard::Guard, stream::Stream};
 use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits, tls::Tls};
 
+/// Reads a message of a frame connection that is past its handshake.
+pub(crate) fn decode_frame(text: &str) -> crate::decoders::Frame {
+    frames::decoded(text)
+}
+
+/// Reads the first message of a frame connection.
+pub(crate) fn decode_connect(text: &str) -> crate::decoders::Connect {
+    handshake::decoded(text)
+}
+
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection has, once the gateway stops, to write answers that are there. Calls in flight have been

@@ -81,13 +81,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Queues a text. What the stream does not take now goes with a later flush. Not to be called once the socket
     /// closes.
     pub(crate) fn queue(&mut self, cx: &Context<'_>, text: String) -> Result<(), Error> {
+        self.queue_message(cx, Message::text(text))
+    }
+
+    /// Queues a text or a binary message in the same way.
+    pub(crate) fn queue_message(&mut self, cx: &Context<'_>, message: Message) -> Result<(), Error> {
         let adapter = self.inner.get_mut();
-        if adapter.waiting_bytes() + text.len() > self.max_buffered_bytes {
-            return Err(Error::WriteBufferFull(Message::text(text).into()));
+        if adapter.waiting_bytes() + message.len() > self.max_buffered_bytes {
+            return Err(Error::WriteBufferFull(message.into()));
         }
         adapter.waits_for(cx);
+        let kind = if message.is_binary() { Data::Binary } else { Data::Text };
         // Not through tungstenite, whose buffer keeps the size that the largest message gave it.
-        Frame::message(text, OpCode::Data(Data::Text), true).format(&mut adapter.output)?;
+        Frame::message(message.into_data(), OpCode::Data(kind), true).format(&mut adapter.output)?;
         if adapter.waiting_bytes() <= WRITE_BUFFER_BYTES {
             return Ok(());
         }

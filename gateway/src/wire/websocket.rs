@@ -74,7 +74,7 @@ enum End {
 impl End {
     /// What the peer is told. Frame clients know the recorded codes and reasons (wire.md section 12).
     fn close_frame(&self, dialect: &Dialect) -> Option<CloseFrame> {
-        let frames = matches!(dialect, Dialect::Frames(_));
+        let frames = dialect.is_frames();
         let (code, reason) = match self {
             Self::Gone => return None,
             Self::NoPong if frames => return None,
@@ -100,9 +100,21 @@ impl End {
 pub(super) enum Dialect {
     JsonRpc,
     Frames(Box<Frames>),
+    /// Sends back what it receives, and otherwise behaves as the dialect in it.
+    #[cfg(feature = "echo")]
+    Echo(Box<Self>),
 }
 
 impl Dialect {
+    fn is_frames(&self) -> bool {
+        match self {
+            Self::JsonRpc => false,
+            Self::Frames(_) => true,
+            #[cfg(feature = "echo")]
+            Self::Echo(dialect) => dialect.is_frames(),
+        }
+    }
+
     /// OpenClaw frames, from the challenge on.
     pub(super) fn frames() -> Self {
         let phase = Phase::Challenged(Challenge::new());
@@ -367,6 +379,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Ready(Ok(message)) => message,
                 Poll::Ready(Err(error)) => return Err(invalid(error)),
             };
+            #[cfg(feature = "echo")]
+            if let (Dialect::Echo(_), Message::Text(_) | Message::Binary(_)) = (&self.dialect, &message) {
+                self.echo(cx, message)?;
+                return Ok(true);
+            }
             match message {
                 Message::Text(text) => self.receive(cx, text.as_str())?,
                 // Clients that send their JSON in binary messages are served too (wire.md section 1).
@@ -389,6 +406,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(true)
     }
 
+    #[cfg(feature = "echo")]
+    fn echo(&mut self, cx: &Context<'_>, message: Message) -> Result<(), End> {
+        self.queued_bytes += message.len();
+        self.dirty = true;
+        self.socket.queue_message(cx, message).map_err(|_| End::Gone)
+    }
+
     /// Sends the answer to the peer's close frame, which tungstenite has queued.
     fn closed_by_peer(&mut self, cx: &Context<'_>) -> End {
         let _ = self.socket.poll_flush(cx);
@@ -398,6 +422,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
         let reply = match &mut self.dialect {
             Dialect::JsonRpc => self.receive_jsonrpc(text),
+            #[cfg(feature = "echo")]
+            Dialect::Echo(_) => Reply::nothing(),
             Dialect::Frames(frames) => match &mut frames.phase {
                 Phase::Open(protocol, role) => {
                     let (shared, connection) = (&self.shared, &self.connection);
