@@ -2,4 +2,5 @@
 
 pub mod harness;
 pub mod hazards;
+pub mod model_server;
 pub mod servers;
