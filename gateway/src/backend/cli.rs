@@ -161,6 +161,7 @@ impl Cli {
                         told.stderr.keep(&line);
                     }
                     err.clear();
+                    self.ensure_bounded(&told.stderr)?;
                 }
                 ended = group.child.wait(), if status.is_none() => {
                     status = Some(ended.map_err(|error| lost(&error))?);
@@ -208,10 +209,14 @@ impl Cli {
             }
         }
         bytes.clear();
-        if told.stdout.rest.len() + told.stdout.kept.len() > MAX_LINE_BYTES {
-            return Err(self.error(BackendErrorKind::Unknown, "wrote a line without an end and was ended"));
+        self.ensure_bounded(&told.stdout)
+    }
+
+    fn ensure_bounded(&self, pieces: &Pieces) -> Result<(), BackendError> {
+        if pieces.rest.len() + pieces.kept.len() <= MAX_LINE_BYTES {
+            return Ok(());
         }
-        Ok(())
+        Err(self.error(BackendErrorKind::Unknown, "wrote a line without an end and was ended"))
     }
 
     /// What the answer of a process that has ended is.

@@ -40,12 +40,11 @@ impl Lines {
                 }
             }
             "assistant" => {
-                if !std::mem::take(&mut self.in_pieces) {
-                    self.begins = true;
-                    let blocks = told.pointer("/message/content").and_then(Value::as_array);
-                    for block in blocks.into_iter().flatten() {
-                        self.write(block.get("text").and_then(Value::as_str).unwrap_or_default(), output);
-                    }
+                let is_told = std::mem::take(&mut self.in_pieces);
+                self.begins |= !is_told;
+                let blocks = told.pointer("/message/content").and_then(Value::as_array).filter(|_| !is_told);
+                for block in blocks.into_iter().flatten() {
+                    self.write(block.get("text").and_then(Value::as_str).unwrap_or_default(), output);
                 }
             }
             // As the Gemini command line writes it.
