@@ -18,6 +18,7 @@ pub mod env;
 mod file;
 mod json5;
 mod locations;
+mod models;
 mod names;
 mod redact;
 mod serve;
@@ -32,6 +33,7 @@ pub use self::{
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
+    models::Models,
     names::{
         AuthMode, BindMode, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy, UnknownName,
     },

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use openclaw_schema::discovery::InterfaceRules;
 use secrecy::SecretString;
 
-use crate::{state::StateDir, tls::TlsSettings, trust::Trust};
+use crate::{backend::settings::ModelSettings, state::StateDir, tls::TlsSettings, trust::Trust};
 
 /// What a gateway runs with.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Settings {
     pub agents: Agents,
     /// How the gateway is announced to the networks it is on; absent when it is not.
     pub discovery: Option<Announcement>,
+    /// What answers runs.
+    pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
 }

@@ -26,6 +26,8 @@ mod guards;
 mod http;
 /// The stock client of the frame protocol, from npm, against this gateway.
 mod interop;
+/// Back ends against a model server and real processes, alone and behind a gateway.
+mod models;
 /// What was recorded of a stock gateway, row by row: handshakes and edge cases.
 mod recorded;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.

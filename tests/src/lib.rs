@@ -3,4 +3,5 @@
 pub mod decoding;
 pub mod harness;
 pub mod hazards;
+pub mod model_server;
 pub mod servers;

@@ -95,8 +95,8 @@ impl Backend for Stream {
                 () = request.cancel.cancelled() => {}
                 () = added => {}
             }
-            let usage = TokenUsage { input: 0, output: 0, total: 0 };
-            Ok(BackendAnswer { usage, stop_reason: "stop".to_owned() })
+            let usage = TokenUsage::default();
+            Ok(BackendAnswer { usage, stop_reason: "stop".to_owned(), cost_usd: None, model: None })
         })
     }
 }

@@ -53,8 +53,8 @@ impl Discovery {
         wide_area.check_keys(&["enabled", "domain", "dnsServer"], &[], warnings)?;
         Ok(Self {
             mode: mdns.name("mode")?,
-            allow: interfaces.texts("allow")?,
-            deny: interfaces.texts("deny")?,
+            allow: interfaces.text_list("allow")?,
+            deny: interfaces.text_list("deny")?,
             wide_area: wide_area.boolean("enabled")?,
             domain: wide_area.text("domain")?,
             dns_server: wide_area.text("dnsServer")?,

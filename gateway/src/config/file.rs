@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, RemoteTransport, Source, Sourced,
-    SshHostKeyPolicy, UnknownName, discovery::Discovery, json5,
+    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Models, RemoteTransport, Source, Sourced,
+    SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
 };
 use crate::trust::{Network, Origin};
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub agents: Agents,
     /// The section `discovery`.
     pub discovery: Discovery,
+    /// The section `models`, and what other sections say of models.
+    pub models: Models,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -185,6 +187,7 @@ impl Config {
             commands: commands(&root.section("commands")?, &mut warnings)?,
             agents: agents(&root.section("agents")?)?,
             discovery: Discovery::read(&root.section("discovery")?, &mut warnings)?,
+            models: models::read(&root, &mut warnings)?,
             path: Arc::clone(&path),
             exists: true,
             warnings,
@@ -368,7 +371,7 @@ impl<'a> Section<'a> {
         self.map?.get(name)
     }
 
-    fn keys(&self) -> impl Iterator<Item = &'a String> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a String> {
         self.map.into_iter().flat_map(Map::keys)
     }
 
@@ -403,6 +406,37 @@ impl<'a> Section<'a> {
         Ok(Self { file: self.file, key: self.child(name), map })
     }
 
+    /// The objects of an array; none where it is missing.
+    pub(super) fn sections(&self, name: &str) -> Result<Vec<Self>, ConfigError> {
+        let items = self.read(name, "an array of objects", |value| {
+            value.as_array()?.iter().map(Value::as_object).collect::<Option<Vec<_>>>()
+        })?;
+        let section = |(index, map)| {
+            let key = format!("{}.{index}", self.child(name));
+            Self { file: self.file, key, map: Some(map) }
+        };
+        Ok(items.map_or_else(Vec::new, |items| items.value.into_iter().enumerate().map(section).collect()))
+    }
+
+    /// The texts of an array, which may be empty.
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<Sourced<String>>>, ConfigError> {
+        let items = self.read(name, "an array of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
+        })?;
+        let source = |index: usize| self.source(&format!("{name}.{index}"));
+        Ok(items.map(|items| {
+            let items = items.value.into_iter().enumerate();
+            items.map(|(index, text)| Sourced::new(text.to_owned(), source(index))).collect()
+        }))
+    }
+
+    /// An amount: a number that is not negative.
+    pub(super) fn amount(&self, name: &str) -> Result<Option<f64>, ConfigError> {
+        let amount =
+            self.read(name, "a number, at least 0", |value| value.as_f64().filter(|amount| *amount >= 0.0))?;
+        Ok(amount.map(|amount| amount.value))
+    }
+
     pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
@@ -426,7 +460,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts.
-    pub(super) fn texts(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
+    pub(super) fn text_list(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
         self.read(name, "a list of texts", |value| {
             value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
         })
@@ -436,7 +470,11 @@ impl<'a> Section<'a> {
         self.read(name, "true or false", Value::as_bool)
     }
 
-    fn integer<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<Sourced<T>>, ConfigError>
+    pub(super) fn integer<T>(
+        &self,
+        name: &str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<Sourced<T>>, ConfigError>
     where
         T: TryFrom<u64> + PartialOrd + Bounded,
     {
@@ -457,7 +495,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret: a text, or a reference to an environment variable as stock writes it.
-    fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let source = self.source(name);
         let text = match value {
@@ -523,7 +561,7 @@ fn is_misspelt(given: &str, known: &str) -> bool {
 }
 
 /// Says what numbers are expected.
-trait Bounded: Sized {
+pub(super) trait Bounded: Sized {
     fn expected(range: &RangeInclusive<Self>) -> String;
 }
 
