@@ -52,6 +52,8 @@ pub const FILTERS: &[(&str, &str)] = &[
         r#""(deviceId|publicKey|processInstanceId|correlationId|sessionId|hash|configRevisionHash|appliedConfigHash)":"[^"]*""#,
         r#""$1":"[$1]""#,
     ),
+    (r#""(setupId|setupCode)":"[^"]*""#, r#""$1":"[$1]""#),
+    (r#""expiresAtMs":\d+"#, r#""expiresAtMs":"[time]""#),
     (r#""(subscription|result)":\d+"#, r#""$1":"[subscription]""#),
     (r#""[^"]*/\.tmp[A-Za-z0-9]+/"#, r#""[directory]/"#),
 ];
