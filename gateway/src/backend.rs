@@ -46,6 +46,8 @@ pub struct BackendRequest {
     pub agent: Agent,
     /// The model to use, one of [`Backend::models`] when the run was accepted.
     pub model: ModelInfo,
+    /// What was said in the session before, oldest first, already cut to the model's window.
+    pub history: Vec<Turn>,
     /// What is said.
     pub message: String,
     /// Added to the system prompt.
@@ -54,11 +56,33 @@ pub struct BackendRequest {
     pub cancel: CancellationToken,
 }
 
-/// How an answer ended. Its text has gone to the [`TextSink`].
+/// Something that was said earlier in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who said it.
+    pub author: TurnAuthor,
+    /// What was said.
+    pub text: String,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnAuthor {
+    /// The caller.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// How an answer ended. Its text has gone to the [`TextSink`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendAnswer {
     /// What the answer consumed.
     pub usage: TokenUsage,
+    /// What it cost, in US dollars; absent where the prices of the model are not known.
+    pub cost_usd: Option<f64>,
+    /// The model that answered, when it is not [`BackendRequest::model`]: a fallback.
+    pub model: Option<ModelInfo>,
     /// Why the model stopped, in the provider's word: mostly `stop`.
     pub stop_reason: String,
 }

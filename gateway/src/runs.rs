@@ -611,6 +611,7 @@ impl Runs {
             session_key: address.key.clone(),
             agent: agent.clone(),
             model,
+            history: Vec::new(),
             message: request.message,
             extra_system_prompt: request.extra_system_prompt,
             cancel: CancellationToken::new(),

@@ -50,8 +50,8 @@ impl Backend for EchoBackend {
                 }
             }
             let (input, output) = (tokens(&request.message), tokens(&answer));
-            let usage = TokenUsage { input, output, total: input + output };
-            Ok(BackendAnswer { usage, stop_reason: "stop".to_owned() })
+            let usage = TokenUsage { input, output, total: input + output, ..TokenUsage::default() };
+            Ok(BackendAnswer { usage, cost_usd: None, model: None, stop_reason: "stop".to_owned() })
         })
     }
 }
@@ -86,6 +86,7 @@ mod tests {
             session_key: "agent:main:main".to_owned(),
             agent: Agent { id: "main".to_owned(), name: None, workspace: PathBuf::new(), model: None },
             model: echo.models()[0].clone(),
+            history: Vec::new(),
             message: message.to_owned(),
             extra_system_prompt: None,
             cancel: CancellationToken::new(),
@@ -103,7 +104,7 @@ mod tests {
         let echo = EchoBackend::new(Duration::from_millis(5));
         let (sink, pieces) = collector();
         let answer = echo.run(request("hello  big\nworld", &echo), sink).await.expect("an echo answers");
-        assert_eq!(answer.usage, TokenUsage { input: 3, output: 5, total: 8 });
+        assert_eq!(answer.usage, TokenUsage { input: 3, output: 5, total: 8, ..TokenUsage::default() });
         assert_eq!(answer.stop_reason, "stop");
         assert_eq!(
             *pieces.lock().expect("no push panics"),
