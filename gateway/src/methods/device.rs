@@ -98,22 +98,7 @@ fn not_done(error: ManageError) -> ErrorObjectOwned {
         ManageError::MissingScope(_) | ManageError::RotationDenied | ManageError::RevocationDenied => {
             RpcError::new(ErrorCode::Denied, message)
         }
-        ManageError::Store(error) => internal(Chain(&error)),
-        ManageError::Token(error) => internal(Chain(&error)),
+        ManageError::Store(error) => internal(crate::store::chain(&error)),
+        ManageError::Token(error) => internal(crate::store::chain(&error)),
     })
-}
-
-/// An error with its causes, for the log.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
