@@ -95,7 +95,7 @@ pub struct RunLimits {
 impl Default for RunLimits {
     fn default() -> Self {
         Self {
-            max_running: 64,
+            max_running: 128,
             max_queued: 4096,
             max_queued_bytes: 67_108_864,
             max_ended: 10_000,

@@ -2,4 +2,5 @@
 
 pub mod harness;
 pub mod hazards;
+pub mod processes;
 pub mod servers;

@@ -1026,6 +1026,74 @@ async fn a_failed_turn_says_what_kind_of_failure_it_was() {
     assert_eq!(kinds, [Some(openclaw_schema::events::ChatErrorKind::RateLimit)]);
 }
 
+// Aborting, wherever the run stands
+
+/// Where a back end stands when its run is aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    FirstToken,
+    Midway,
+    Answered,
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_gives_the_recorded_shapes_once_wherever_the_run_stands() {
+    for (stage, texts, status) in [
+        (Stage::Connecting, vec![], "aborted"),
+        (Stage::FirstToken, vec!["one "], "aborted"),
+        (Stage::Midway, vec!["one ", "one two "], "aborted"),
+        (Stage::Answered, vec!["one ", "one two "], "final"),
+    ] {
+        let mut bench = scripted(RunLimits::default(), move |request, output| async move {
+            if stage == Stage::Connecting {
+                request.cancel.cancelled().await;
+            }
+            output.push("one ");
+            if stage == Stage::FirstToken {
+                request.cancel.cancelled().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            output.push("two ");
+            if stage == Stage::Midway {
+                request.cancel.cancelled().await;
+            }
+            Ok(stop())
+        });
+        bench.runs.start(in_session("k1", "main")).await.expect("it starts");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Two at once: one of them does it, or none.
+        let (first, second) = tokio::join!(bench.runs.abort("k1"), bench.runs.abort("k1"));
+        let did = [first, second].map(|result| result.expect("the run exists").aborted);
+        assert_eq!(did.iter().filter(|did| **did).count(), usize::from(status == "aborted"), "{stage:?}");
+        assert!(!bench.runs.abort("k1").await.expect("the run exists").aborted);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+
+        let told = bench.told();
+        let deltas: Vec<_> = told.iter().filter(|line| line.contains("chat delta")).collect();
+        assert_eq!(deltas.len(), texts.len(), "{stage:?}: {told:?}");
+        let ends: Vec<_> = told.iter().filter(|line| line.contains(&format!("chat {status}"))).collect();
+        let lifecycle_ends = told.iter().filter(|line| line.contains(r#""phase":"end""#)).count();
+        assert_eq!((ends.len(), lifecycle_ends), (1, 1), "{stage:?}: {told:?}");
+        let text = texts.last().copied();
+        assert!(ends[0].contains(&format!("- | {} | ", text.unwrap_or("-"))), "{stage:?}: {ends:?}");
+        let result = bench.stands("k1").await;
+        let outcome = result.outcome.expect("it ended");
+        assert_eq!(text_of(&outcome), text, "{stage:?}");
+        let expected = match stage {
+            Stage::Answered => (RunStatus::Ok, "completed", "stop"),
+            _ => (RunStatus::Timeout, "aborted", "rpc"),
+        };
+        assert_eq!((outcome.status, outcome.summary.as_str(), outcome.stop_reason.as_deref().unwrap_or("-")), expected);
+        let kept = match (stage, text) {
+            (Stage::Answered, Some(text)) => vec!["user hello".to_owned(), format!("stop {text} -")],
+            (_, Some(text)) => vec!["user hello".to_owned(), format!("rpc {text} -")],
+            (_, None) => vec!["user hello".to_owned()],
+        };
+        assert_eq!(said(&bench, "agent:main:main").await, kept, "{stage:?}");
+    }
+}
+
 // What outlives the gateway
 
 /// The same database after the gateway was killed: nothing of the first one goes on.
