@@ -3,7 +3,8 @@
 //! A back end knows nothing of runs, sessions or events: it receives one request, streams text and returns.
 //! Who calls it, and in which order, is the business of [`crate::runs`].
 //!
-//! To add a back end: implement [`Backend`] in a file beside [`echo`] and hand it to [`crate::runs::Runs::new`].
+//! To add a back end: implement [`Backend`] in a file beside [`echo`] and hand it to
+//! [`crate::GatewayBuilder::backend`].
 
 pub mod echo;
 

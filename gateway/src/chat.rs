@@ -3,8 +3,8 @@
 use openclaw_schema::{
     events::{ChatContent, ChatEvent, ChatMessage, ChatState, EventName},
     methods::chat::{
-        ChatHistoryParams, ChatHistoryResult, HistoryKind, HistoryMessage, InFlightRun, MessageMark, PendingInput,
-        PendingInputs, PendingMessage, PendingState,
+        ChatHistoryParams, ChatHistoryResult, HistoryKind, HistoryMessage, InFlightRun, MessageMark,
+        PendingInput, PendingInputs, PendingMessage, PendingState,
     },
     types::Bounded,
 };
@@ -48,8 +48,9 @@ pub async fn history(
     let activity = runs.activity(&address.key, MAX_PENDING, PENDING_CHARS);
     let session = sessions.get(&address.key).await?;
     let limit = count(params.limit.map_or(DEFAULT_LIMIT, Bounded::get));
-    let is_meant =
-        |session: &&Session| params.session_id.as_ref().is_none_or(|meant| meant.as_str() == session.id.to_string());
+    let is_meant = |session: &&Session| {
+        params.session_id.as_ref().is_none_or(|meant| meant.as_str() == session.id.to_string())
+    };
     let mut kind = None;
     let mut page = Page::default();
     let mut has_more = false;
@@ -58,7 +59,8 @@ pub async fn history(
         if let Some(Some(seen)) = seen {
             kind = Some(HistoryKind::Delta);
             // One more than asked for tells whether there are more.
-            page.messages = sessions.messages_after(session, seen, limit.saturating_add(1), MAX_PAGE_BYTES).await?;
+            page.messages =
+                sessions.messages_after(session, seen, limit.saturating_add(1), MAX_PAGE_BYTES).await?;
             let newest = sessions.page(session, 0, 1, 0).await?;
             page.total = newest.total;
             page.messages.truncate(limit);

@@ -245,7 +245,9 @@ impl Default for EventBus {
 
 fn serialised<T: Serialize>(name: EventName, payload: &T) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(payload)
-        .inspect_err(|error| tracing::error!(event = name.name(), %error, "an event payload does not serialise"))
+        .inspect_err(
+            |error| tracing::error!(event = name.name(), %error, "an event payload does not serialise"),
+        )
         .ok()
 }
 
@@ -291,7 +293,9 @@ mod tests {
             bus.publish_of_run(&run_id, EventName::Agent, &"x".repeat(KEPT_BYTES));
             bus.end_run(&run_id);
         }
-        assert!(bus.past("k2", 0).is_none() && bus.past("large0", 0).is_none() && bus.past("large9", 0).is_some());
+        assert!(
+            bus.past("k2", 0).is_none() && bus.past("large0", 0).is_none() && bus.past("large9", 0).is_some()
+        );
         assert!(bus.pasts().ended_bytes <= KEPT_ENDED_BYTES);
     }
 }

@@ -26,9 +26,11 @@ use std::{
 };
 
 use openclaw_schema::{
-    events::{EventName, SessionsChangedEvent, SessionMessageEvent},
+    events::{EventName, SessionMessageEvent, SessionsChangedEvent},
     methods::{
-        agent::{AckStatus, AgentAbortResult, AgentAck, AgentOutcome, AgentWaitResult, RunStatus, WaitStatus},
+        agent::{
+            AckStatus, AgentAbortResult, AgentAck, AgentOutcome, AgentWaitResult, RunStatus, WaitStatus,
+        },
         models::ModelInfo,
     },
     types::TimestampMs,
@@ -322,7 +324,10 @@ struct Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("backend", &self.backend).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Inner")
+            .field("backend", &self.backend)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -417,7 +422,9 @@ impl Runs {
     ) -> Self {
         let (load, recovered) = (watch::Sender::new(Load::default()), watch::Sender::new(false));
         let state = Mutex::default();
-        Self { inner: Arc::new(Inner { backend, events, agents, store, limits, clock, state, load, recovered }) }
+        Self {
+            inner: Arc::new(Inner { backend, events, agents, store, limits, clock, state, load, recovered }),
+        }
     }
 
     /// Settles what an earlier life of the gateway left, in the order in which it was accepted: runs that had not started
@@ -427,7 +434,12 @@ impl Runs {
             match self.inner.store.recover().await {
                 Ok((open, counts)) => {
                     let left = open.len();
-                    self.state().sessions = counts;
+                    let mut state = self.state();
+                    // One may have been made meanwhile.
+                    for (agent_id, count) in counts {
+                        *state.sessions.entry(agent_id).or_default() += count;
+                    }
+                    drop(state);
                     for run in open {
                         self.take_up(run);
                     }
@@ -436,7 +448,10 @@ impl Runs {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = store::chain(&error), "cannot read the runs of an earlier gateway");
+                    tracing::error!(
+                        error = store::chain(&error),
+                        "cannot read the runs of an earlier gateway"
+                    );
                 }
             }
         }
@@ -451,7 +466,9 @@ impl Runs {
         let agents = &self.inner.agents;
         let agent = agents.list.iter().find(|agent| agent.id == run.address.agent_id);
         // What is asked of an agent that is gone is not started, but it has an outcome all the same.
-        let gone = agent.is_none().then(|| AddressError::UnknownAgent { id: run.address.agent_id.clone(), path: "" });
+        let gone = agent
+            .is_none()
+            .then(|| AddressError::UnknownAgent { id: run.address.agent_id.clone(), path: "" });
         let agent = agent.cloned().unwrap_or_else(|| Agent {
             id: run.address.agent_id.clone(),
             name: None,
@@ -708,6 +725,11 @@ impl Runs {
             .collect();
         active.sort_by(|a, b| (a.accepted_at, &a.run_id).cmp(&(b.accepted_at, &b.run_id)));
         active
+    }
+
+    /// Whether a run waits or goes on.
+    pub(crate) fn is_active(&self, run_id: &str) -> bool {
+        self.state().runs.find(run_id).is_some()
     }
 
     /// How many sessions there are, of one agent or of all.
@@ -1005,12 +1027,18 @@ impl Runs {
         let (Some(mut request), Some(seq)) = (run.request(), run.seq.get()) else { return Ok(None) };
         let Inner { store, clock, .. } = &*self.inner;
         let unstored = |error: StoreError| {
-            tracing::error!(run = run.id, error = store::chain(&error), "the start of a run cannot be stored");
-            BackendError::new(BackendErrorKind::Unknown, "the run could not be stored; the gateway's log says more")
+            tracing::error!(
+                run = run.id,
+                error = store::chain(&error),
+                "the start of a run cannot be stored"
+            );
+            BackendError::new(
+                BackendErrorKind::Unknown,
+                "the run could not be stored; the gateway's log says more",
+            )
         };
         let started_at = clock();
-        let entry =
-            Entry { run_id: run.id.clone(), author: Author::User, text: request.message.clone() };
+        let entry = Entry { run_id: run.id.clone(), author: Author::User, text: request.message.clone() };
         let last_run = LastRun {
             run_id: run.id.clone(),
             model: request.model.clone(),
@@ -1023,8 +1051,8 @@ impl Runs {
         let _ = run.transcript.set(session.transcript);
         if run.asked_model.is_none() && session.settings.model.is_some() {
             let chosen = self.choose_model(None, session.settings.model.as_deref(), &request.agent);
-            request.model = chosen
-                .map_err(|error| BackendError::new(BackendErrorKind::Unknown, error.to_string()))?;
+            request.model =
+                chosen.map_err(|error| BackendError::new(BackendErrorKind::Unknown, error.to_string()))?;
         }
         let prompt = request.message.len() + request.extra_system_prompt.as_ref().map_or(0, String::len);
         let room = transcripts::room_for_past(request.model.context_window, prompt);

@@ -7,7 +7,11 @@ pub mod list;
 pub mod manage;
 
 use openclaw_schema::{
-    methods::{agent::TokenUsage, models::ModelInfo, sessions::{FastMode, SessionStatus}},
+    methods::{
+        agent::TokenUsage,
+        models::ModelInfo,
+        sessions::{FastMode, SessionStatus},
+    },
     types::TimestampMs,
 };
 use serde::{Deserialize, Serialize};

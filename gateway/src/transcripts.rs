@@ -188,7 +188,8 @@ mod tests {
             ),
         ] {
             let turns = Past { summary, messages }.into_turns();
-            let told: Vec<String> = turns.iter().map(|turn| format!("{:?} {}", turn.author, turn.text)).collect();
+            let told: Vec<String> =
+                turns.iter().map(|turn| format!("{:?} {}", turn.author, turn.text)).collect();
             assert_eq!(told, expected);
         }
     }

@@ -23,7 +23,8 @@ fn main() {
     let messages = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(100_000);
     let binary = build();
     let home = tempfile::tempdir().expect("a directory can be made");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
 
     let gateway = Gateway::start(&binary, home.path());
     let begun = Instant::now();
@@ -36,7 +37,10 @@ fn main() {
     let middle = messages / 2;
     for (name, params) in [
         ("`chat.history`, the newest 50", json!({ "sessionKey": "main", "limit": 50 })),
-        ("`chat.history`, 50 from the middle", json!({ "sessionKey": "main", "limit": 50, "offset": middle })),
+        (
+            "`chat.history`, 50 from the middle",
+            json!({ "sessionKey": "main", "limit": 50, "offset": middle }),
+        ),
         ("`sessions.list`", json!({})),
     ] {
         let method = if params == json!({}) { "sessions.list" } else { "chat.history" };

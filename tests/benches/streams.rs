@@ -28,7 +28,12 @@ fn main() {
     println!("| --- | ---: | ---: | ---: |");
     let port = gateway.port;
     let mut idle = runtime.block_on(health(port, Duration::from_secs(2)));
-    println!("| idle | {} | {:.2} ms | {:.2} ms |", idle.len(), quantile(&mut idle, 0.5), quantile(&mut idle, 0.99));
+    println!(
+        "| idle | {} | {:.2} ms | {:.2} ms |",
+        idle.len(),
+        quantile(&mut idle, 0.5),
+        quantile(&mut idle, 0.99)
+    );
     let (mut busy, deltas) = runtime.block_on(async {
         let everything = tokio::spawn(listen(port, None));
         let streams: Vec<_> = (0..runs).map(|run| tokio::spawn(stream(port, run))).collect();
@@ -47,7 +52,10 @@ fn main() {
         quantile(&mut busy, 0.5),
         quantile(&mut busy, 0.99)
     );
-    println!("\n{deltas} events received by those who follow one run; {:.1} MB resident", megabytes(gateway.resident_kib()));
+    println!(
+        "\n{deltas} events received by those who follow one run; {:.1} MB resident",
+        megabytes(gateway.resident_kib())
+    );
 }
 
 /// How long each call takes, for so long.

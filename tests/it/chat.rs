@@ -260,14 +260,21 @@ async fn a_session_is_made_changed_put_away_and_deleted() {
     let again = result(&gateway, "sessions.create", json!({ "key": "lamps" })).await;
     assert_eq!((&again["sessionId"], &again["entry"]["label"]), (&id, &json!("All lamps")));
 
-    let patch = json!({ "key": "lamps", "category": "home", "pinned": true, "model": "echo-1", "fastMode": "auto" });
+    let patch =
+        json!({ "key": "lamps", "category": "home", "pinned": true, "model": "echo-1", "fastMode": "auto" });
     let patched = result(&gateway, "sessions.patch", patch).await;
     let entry = &patched["entry"];
-    assert_eq!((&entry["category"], &entry["pinned"], &entry["model"]), (&json!("home"), &json!(true), &json!("echo-1")));
+    assert_eq!(
+        (&entry["category"], &entry["pinned"], &entry["model"]),
+        (&json!("home"), &json!(true), &json!("echo-1"))
+    );
     assert_eq!((&entry["fastMode"], &entry["label"]), (&json!("auto"), &json!("All lamps")));
     let cleared = json!({ "key": "lamps", "category": null, "model": null });
     let cleared = result(&gateway, "sessions.patch", cleared).await["entry"].clone();
-    assert!(cleared["category"].is_null() && cleared["model"].is_null() && cleared["pinned"] == true, "{cleared}");
+    assert!(
+        cleared["category"].is_null() && cleared["model"].is_null() && cleared["pinned"] == true,
+        "{cleared}"
+    );
 
     for (params, words) in [
         (json!({ "key": "other", "label": "All lamps" }), "label already in use: All lamps"),
@@ -319,9 +326,15 @@ async fn a_session_begins_anew_and_readers_find_out() {
     let delta = result(&gateway, "chat.history", cursor(&first)).await;
     let texts = |page: &Value| -> Vec<String> {
         let messages = page["messages"].as_array().expect("messages");
-        messages.iter().map(|message| message["content"][0]["text"].as_str().unwrap_or("-").to_owned()).collect()
+        messages
+            .iter()
+            .map(|message| message["content"][0]["text"].as_str().unwrap_or("-").to_owned())
+            .collect()
     };
-    assert_eq!((&delta["kind"], texts(&delta)), (&json!("delta"), vec!["two".to_owned(), "You said: two".to_owned()]));
+    assert_eq!(
+        (&delta["kind"], texts(&delta)),
+        (&json!("delta"), vec!["two".to_owned(), "You said: two".to_owned()])
+    );
     let nothing = result(&gateway, "chat.history", cursor(&delta)).await;
     assert_eq!((texts(&nothing).len(), &nothing["hasMore"]), (0, &json!(false)));
     let mut one = cursor(&first);
@@ -341,9 +354,7 @@ async fn a_session_begins_anew_and_readers_find_out() {
     assert_eq!(history["messages"][0]["__openclaw"]["seq"], 1);
 
     let leaf = history["messages"][1]["__openclaw"]["id"].clone();
-    let send = |key: &str, leaf: &Value| {
-        json!({ "sessionKey": "main", "message": "x", "idempotencyKey": key, "expectedLeafEntryId": leaf, "timeoutMs": 0 })
-    };
+    let send = |key: &str, leaf: &Value| json!({ "sessionKey": "main", "message": "x", "idempotencyKey": key, "expectedLeafEntryId": leaf, "timeoutMs": 0 });
     assert_eq!(refusal(&gateway, "chat.send", send("k4", &json!(null))).await.0, "INVALID_PARAMS");
     result(&gateway, "chat.send", send("k4", &leaf)).await;
     end(&gateway, "k4").await;
@@ -373,14 +384,18 @@ async fn what_is_said_elsewhere_is_injected_previewed_and_summed_up() {
             { "key": "nothing", "status": "missing", "items": [] },
         ])
     );
-    let described = result(&gateway, "sessions.describe", json!({ "key": "main", "includeLastMessage": true })).await;
+    let described =
+        result(&gateway, "sessions.describe", json!({ "key": "main", "includeLastMessage": true })).await;
     assert_eq!(described["session"]["lastMessagePreview"], "[lamps] It is dark.");
     let history = result(&gateway, "chat.history", json!({ "sessionKey": "main", "limit": 1 })).await;
     assert_eq!(history["messages"][0]["__openclaw"]["id"], injected["messageId"]);
 
     let compacted = result(&gateway, "sessions.compact", json!({ "key": "main" })).await;
     assert_eq!(compacted["compacted"], true, "{compacted}");
-    assert!(compacted["result"]["summary"].as_str().is_some_and(|text| text.contains("Sum up")), "{compacted}");
+    assert!(
+        compacted["result"]["summary"].as_str().is_some_and(|text| text.contains("Sum up")),
+        "{compacted}"
+    );
     let unused = result(&gateway, "sessions.compact", json!({ "key": "unused" })).await;
     assert_eq!((&unused["compacted"], &unused["reason"]), (&json!(false), &json!("no such session")));
     let history = result(&gateway, "chat.history", json!({ "sessionKey": "main" })).await;
@@ -396,8 +411,9 @@ async fn those_who_ask_are_told_of_sessions_and_their_messages() {
         (2, "sessions.subscribe", json!({})),
         (3, "sessions.messages.subscribe", json!({ "key": "main" })),
     ] {
-        let answer =
-            socket.ask(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()).await;
+        let answer = socket
+            .ask(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string())
+            .await;
         assert!(answer["error"].is_null(), "{answer}");
     }
     for session in ["other", "main"] {
@@ -414,7 +430,8 @@ async fn those_who_ask_are_told_of_sessions_and_their_messages() {
                 changes.push(format!("{name} {}", payload["phase"].as_str().unwrap_or("-")));
             }
             Some("session.message") => {
-                messages.push(format!("{} {}", payload["messageSeq"], payload["message"]["content"][0]["text"]));
+                messages
+                    .push(format!("{} {}", payload["messageSeq"], payload["message"]["content"][0]["text"]));
             }
             _ => {}
         }

@@ -12,8 +12,8 @@ use openclaw_schema::{
     contract::MethodRecord,
     document, methods,
     methods::{
-        agent::AgentMethod, chat::ChatMethod, connect::ConnectMethod, device::DeviceMethod, logs::LogsMethod, rpc::RpcMethod,
-        sessions::SessionsMethod,
+        agent::AgentMethod, chat::ChatMethod, connect::ConnectMethod, device::DeviceMethod, logs::LogsMethod,
+        rpc::RpcMethod, sessions::SessionsMethod,
     },
 };
 use openclaw_tests::harness::{FILTERS, Socket, TestGateway, soon};

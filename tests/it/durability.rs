@@ -38,7 +38,11 @@ struct Server {
 impl Server {
     fn start(directory: &Path, port: u16) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_openclaw-test-server"))
-            .args([format!("directory={}", directory.display()), format!("port={port}"), "pause=10".to_owned()])
+            .args([
+                format!("directory={}", directory.display()),
+                format!("port={port}"),
+                "pause=10".to_owned(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -48,7 +52,8 @@ impl Server {
         BufReader::new(child.stdout.take().expect("stdout is piped"))
             .read_line(&mut line)
             .expect("the server says its port");
-        let port = line.split(' ').next().and_then(|port| port.parse().ok()).expect("the line begins with the port");
+        let port =
+            line.split(' ').next().and_then(|port| port.parse().ok()).expect("the line begins with the port");
         Self { child, port }
     }
 }
@@ -148,7 +153,13 @@ fn message_of(run_id: &str) -> String {
 }
 
 /// Has its share of the runs made, whatever breaks.
-async fn client(number: usize, runs: usize, port: u16, observed: Arc<Mutex<Observed>>, ended: Arc<AtomicUsize>) {
+async fn client(
+    number: usize,
+    runs: usize,
+    port: u16,
+    observed: Arc<Mutex<Observed>>,
+    ended: Arc<AtomicUsize>,
+) {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1) << 17);
     let mut wire = Wire::new(port);
     for index in 0..runs {
@@ -217,7 +228,11 @@ async fn transcript(wire: &mut Wire, session: &str) -> Vec<Value> {
 }
 
 /// Reads the history: every run has one outcome, and its turn stands in the transcript once and in order.
-fn check(run_ids: &[String], observed: &Observed, transcripts: &BTreeMap<String, Vec<Value>>) -> (usize, usize) {
+fn check(
+    run_ids: &[String],
+    observed: &Observed,
+    transcripts: &BTreeMap<String, Vec<Value>>,
+) -> (usize, usize) {
     let mut turns: HashMap<&str, (&Value, &Value)> = HashMap::new();
     for (session, messages) in transcripts {
         for (index, message) in messages.iter().enumerate() {
@@ -226,7 +241,11 @@ fn check(run_ids: &[String], observed: &Observed, transcripts: &BTreeMap<String,
         for turn in messages.chunks(2) {
             let [user, assistant] = turn else { panic!("{session}: a message without an answer: {turn:?}") };
             let run_id = user["__openclaw"]["runId"].as_str().expect("a message names its run");
-            assert_eq!((&user["role"], &assistant["role"]), (&json!("user"), &json!("assistant")), "{run_id}");
+            assert_eq!(
+                (&user["role"], &assistant["role"]),
+                (&json!("user"), &json!("assistant")),
+                "{run_id}"
+            );
             assert_eq!(assistant["__openclaw"]["runId"], run_id, "{session}: turns are entangled");
             assert_eq!(user["content"][0]["text"], message_of(run_id), "{run_id}");
             assert!(turns.insert(run_id, (user, assistant)).is_none(), "{run_id} is in a transcript twice");
@@ -237,14 +256,20 @@ fn check(run_ids: &[String], observed: &Observed, transcripts: &BTreeMap<String,
         let accepted = observed.accepted.get(run_id).copied().unwrap_or_default();
         assert!(accepted <= 1, "{run_id} was accepted {accepted} times");
         let outcomes = observed.outcomes.get(run_id).unwrap_or_else(|| panic!("{run_id} has no outcome"));
-        assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{run_id} has two outcomes: {outcomes:?}");
+        assert!(
+            outcomes.iter().all(|outcome| *outcome == outcomes[0]),
+            "{run_id} has two outcomes: {outcomes:?}"
+        );
         let (_, answer) = turns.remove(run_id.as_str()).unwrap_or_else(|| panic!("{run_id} left no message"));
         let said = format!("You said: {}", message_of(run_id));
         match outcomes[0]["status"].as_str() {
             Some("ok") => {
                 completed += 1;
                 assert_eq!(outcomes[0]["final"]["result"]["payloads"][0]["text"], said, "{run_id}");
-                assert_eq!((&answer["content"][0]["text"], &answer["stopReason"]), (&json!(said), &json!("stop")));
+                assert_eq!(
+                    (&answer["content"][0]["text"], &answer["stopReason"]),
+                    (&json!(said), &json!("stop"))
+                );
             }
             Some("error") => {
                 interrupted += 1;
@@ -313,7 +338,10 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
     };
     tokio::time::timeout(PATIENCE, reading).await.expect("everything can be read");
     let (completed, interrupted) = check(&run_ids, &observed.lock().expect("no panic"), &transcripts);
-    assert!(completed > interrupted, "{completed} completed, {interrupted} interrupted: kills leave too little");
+    assert!(
+        completed > interrupted,
+        "{completed} completed, {interrupted} interrupted: kills leave too little"
+    );
     assert!(kills == 0 || interrupted > 0, "no kill has hit a run");
     let seconds = begun.elapsed().as_secs_f64();
     eprintln_summary(&format!(

@@ -364,7 +364,8 @@ async fn who_comes_late_receives_what_is_kept_of_a_run() {
             break;
         }
     }
-    let nothing = request(9, EventsMethod::EventsSubscribe.name(), &json!({ "runId": "k9", "resumeFrom": 3 }));
+    let nothing =
+        request(9, EventsMethod::EventsSubscribe.name(), &json!({ "runId": "k9", "resumeFrom": 3 }));
     assert_eq!(first.ask(nothing).await["error"]["data"]["code"], "NOT_FOUND");
 }
 

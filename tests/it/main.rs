@@ -8,10 +8,10 @@ mod chat;
 mod client;
 /// What is published is what is served: declarations, examples, names.
 mod contract;
-/// Runs over a gateway that is killed again and again: nothing is lost, nothing done twice.
-mod durability;
 /// Generated files are what the sources make.
 mod drift;
+/// Runs over a gateway that is killed again and again: nothing is lost, nothing done twice.
+mod durability;
 /// A contract of an embedding program beside the core one.
 mod embedding;
 /// JSON-RPC 2.0 envelopes, the same table over WebSocket and HTTP.

@@ -36,7 +36,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What differs from run to run or from machine to machine in wire texts, and what snapshots show instead: regular
 /// expressions over compact JSON.
 pub const FILTERS: &[(&str, &str)] = &[
-    (r#""(ts|acceptedAt|startedAt|endedAt|updatedAt|createdAt|lastInteractionAt|timestamp)":\d+"#, r#""$1":"[time]""#),
+    (
+        r#""(ts|acceptedAt|startedAt|endedAt|updatedAt|createdAt|lastInteractionAt|timestamp)":\d+"#,
+        r#""$1":"[time]""#,
+    ),
     (r#"\\"time\\":\\"[^"\\]*\\""#, r#"\"time\":\"[time]\""#),
     (r#""(durationMs|uptimeMs|age)":\d+"#, r#""$1":"[duration]""#),
     (r#""(memoryBytes|memoryTotalBytes|memoryFreeBytes)":\d+"#, r#""$1":"[bytes]""#),

@@ -69,9 +69,7 @@ pub(super) fn not_started(error: &StartError, method: &str) -> RpcError {
         | StartError::NoModel
         | StartError::Busy
         | StartError::Draining
-        | StartError::Store(_) => {
-            RpcError::new(ErrorCode::Unavailable, message)
-        }
+        | StartError::Store(_) => RpcError::new(ErrorCode::Unavailable, message),
     }
 }
 

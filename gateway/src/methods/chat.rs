@@ -79,7 +79,8 @@ impl ChatServer for Handlers {
         let address =
             context.runs.address(params.agent_id.as_ref().map(Text::as_str), params.session_key.as_str());
         let address = address.map_err(|error| refuse(unaddressed(&error, method, "/sessionKey")))?;
-        let label = params.label.as_ref().map(|label| label.as_str().trim()).filter(|label| !label.is_empty());
+        let label =
+            params.label.as_ref().map(|label| label.as_str().trim()).filter(|label| !label.is_empty());
         let text = match label {
             Some(label) => format!("[{label}]\n\n{}", params.message.as_str()),
             None => params.message.into_string(),
@@ -115,8 +116,10 @@ impl Handlers {
         if let Some(expected) = &params.session_id
             && session.as_ref().is_none_or(|session| session.id.to_string() != expected.as_str())
         {
-            let reason =
-                format!("session `{}` does not have this id; chat.history answers the one it has", address.key);
+            let reason = format!(
+                "session `{}` does not have this id; chat.history answers the one it has",
+                address.key
+            );
             return Err(invalid(method, "/sessionId", &reason));
         }
         if let Some(expected) = &params.expected_leaf_entry_id {

@@ -7,8 +7,7 @@ use jsonrpsee::{
     core::{SubscriptionResult, async_trait},
 };
 use openclaw_schema::{
-    RpcError,
-    events::EventName, methods::events::EventsSubscribeParams, server::EventsServer, types::Text,
+    RpcError, events::EventName, methods::events::EventsSubscribeParams, server::EventsServer, types::Text,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -48,6 +47,8 @@ impl EventsServer for Handlers {
         let past = match resume {
             Some((run_id, position)) => match self.context.events.past(run_id, position) {
                 Some(past) => past,
+                // It has not said anything yet.
+                None if self.context.runs.is_active(run_id) => Vec::new(),
                 None => {
                     let message = format!("no events of run `{run_id}` are kept; agent.wait has its outcome");
                     pending.reject(refuse(RpcError::not_found("/runId", message))).await;
@@ -111,9 +112,10 @@ impl Subscriber {
                     }
                 }
                 Err(RecvError::Lagged(count)) => {
-                    let kept = self.run_id.as_deref().and_then(|run_id| {
-                        Some((self.position?, bus.past(run_id, self.position?)?))
-                    });
+                    let kept = self
+                        .run_id
+                        .as_deref()
+                        .and_then(|run_id| Some((self.position?, bus.past(run_id, self.position?)?)));
                     match kept {
                         // Of one run, what is kept makes up for what was lost.
                         Some((_, past)) if self.wants_run_alone() => {

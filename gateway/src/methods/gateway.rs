@@ -35,9 +35,8 @@ impl GatewayServer for Handlers {
         let is_admin = caller(extensions)?.scopes().allows(Scope::OperatorAdmin);
         let context = &self.context;
         let sessions = context.sessions.summary(if is_admin { RECENT_SESSIONS } else { 0 }).await;
-        let sessions = sessions.map_err(|error| {
-            refuse(unchanged(&error, GatewayMethod::Status.name(), ""))
-        })?;
+        let sessions =
+            sessions.map_err(|error| refuse(unchanged(&error, GatewayMethod::Status.name(), "")))?;
         let by_agent = context
             .agents
             .list

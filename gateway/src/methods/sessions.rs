@@ -9,13 +9,13 @@ use openclaw_schema::{
     methods::{
         models::ModelInfo,
         sessions::{
-            ResetReason, SessionsAbortParams, SessionsAbortResult, SessionsAbortStatus, SessionsCompactParams,
-            SessionsCompactResult, SessionsCreateParams, SessionsCreateResult, SessionsDeleteParams,
-            SessionsDeleteResult, SessionsDescribeParams, SessionsDescribeResult, SessionsGetParams,
-            SessionsGetResult, SessionsListParams, SessionsListResult, SessionsMessagesParams,
-            SessionsMessagesResult, SessionsMethod, SessionsPatchParams, SessionsPatchResult,
-            SessionsPreviewParams, SessionsPreviewResult, SessionsResetParams, SessionsResetResult,
-            SessionsResolveParams, SessionsResolveResult, SessionsSubscribeResult,
+            ResetReason, SessionsAbortParams, SessionsAbortResult, SessionsAbortStatus,
+            SessionsCompactParams, SessionsCompactResult, SessionsCreateParams, SessionsCreateResult,
+            SessionsDeleteParams, SessionsDeleteResult, SessionsDescribeParams, SessionsDescribeResult,
+            SessionsGetParams, SessionsGetResult, SessionsListParams, SessionsListResult,
+            SessionsMessagesParams, SessionsMessagesResult, SessionsMethod, SessionsPatchParams,
+            SessionsPatchResult, SessionsPreviewParams, SessionsPreviewResult, SessionsResetParams,
+            SessionsResetResult, SessionsResolveParams, SessionsResolveResult, SessionsSubscribeResult,
         },
     },
     server::SessionsServer,
@@ -132,12 +132,14 @@ impl SessionsServer for Handlers {
         }
         let address = self.session_address(method, params.agent_id.as_ref(), &params.key).map_err(refuse)?;
         if params.archived.is_some() && params.expected_session_id.is_none() {
-            let reason = "`archived` asks for `expectedSessionId`; sessions.describe answers it as `sessionId`";
+            let reason =
+                "`archived` asks for `expectedSessionId`; sessions.describe answers it as `sessionId`";
             return Err(refuse(invalid(method.name(), "/expectedSessionId", reason)));
         }
         let model = params.model.as_ref().and_then(Option::as_ref).map(Text::as_str);
         self.ensure_model(&address, model).map_err(refuse)?;
-        let expected = expected(params.expected_session_id.as_ref(), params.expected_lifecycle_revision.as_ref());
+        let expected =
+            expected(params.expected_session_id.as_ref(), params.expected_lifecycle_revision.as_ref());
         let change = move |session: &mut Session| {
             set(&mut session.label, params.label);
             session.archived = params.archived.unwrap_or(session.archived);
@@ -167,7 +169,8 @@ impl SessionsServer for Handlers {
     async fn sessions_reset(&self, params: SessionsResetParams) -> RpcResult<SessionsResetResult> {
         let method = SessionsMethod::SessionsReset;
         let address = self.session_address(method, params.agent_id.as_ref(), &params.key).map_err(refuse)?;
-        let expected = expected(params.expected_session_id.as_ref(), params.expected_lifecycle_revision.as_ref());
+        let expected =
+            expected(params.expected_session_id.as_ref(), params.expected_lifecycle_revision.as_ref());
         let reason = match params.reason.unwrap_or_default() {
             ResetReason::New => "new",
             ResetReason::Reset => "reset",

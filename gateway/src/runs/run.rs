@@ -5,8 +5,7 @@
 
 use std::{
     convert::Infallible,
-    fmt,
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -196,7 +195,8 @@ pub(super) struct Parts {
 
 impl Run {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { origin, address, label, timeout, asked_model, accepted_at, request, events, clock } = parts;
+        let Parts { origin, address, label, timeout, asked_model, accepted_at, request, events, clock } =
+            parts;
         Self {
             id: request.run_id.clone(),
             origin,
@@ -500,7 +500,9 @@ impl Run {
         let Closed { ending, started_at, ended_at, .. } = closed;
         let (stop_reason, text) = (ending.stop_reason(), closed.text.clone());
         let failure = match ending {
-            Ending::Failed(failure) => Some((failure.message.as_str(), failure.kind.name(), chat_error_kind(failure.kind))),
+            Ending::Failed(failure) => {
+                Some((failure.message.as_str(), failure.kind.name(), chat_error_kind(failure.kind)))
+            }
             Ending::Interrupted => Some((INTERRUPTED, "interrupted", ChatErrorKind::Unknown)),
             Ending::Answered(_) | Ending::Stopped(_) => None,
         };

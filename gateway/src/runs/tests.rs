@@ -282,7 +282,8 @@ async fn a_hundred_callers_with_one_key_start_one_run() {
             .map(|n| {
                 let (runs, key) = (bench.runs.clone(), key.clone());
                 tokio::spawn(async move {
-                    let ack = runs.start(in_session(&key, &format!("s{n}"))).await.expect("the call is answered");
+                    let ack =
+                        runs.start(in_session(&key, &format!("s{n}"))).await.expect("the call is answered");
                     let result = runs.wait(&key, None).await.expect("the run exists");
                     (ack.status, result.outcome.expect("it ended"))
                 })
@@ -653,7 +654,11 @@ async fn a_panic_in_a_back_end_fails_its_run_and_nothing_else() {
     });
     for message in ["at once", "later", "when dropped", "not at all"] {
         let request = RunRequest { timeout: Some(Duration::from_secs(1)), ..in_session(message, "main") };
-        bench.runs.start(RunRequest { message: message.to_owned(), ..request }).await.expect("it is accepted");
+        bench
+            .runs
+            .start(RunRequest { message: message.to_owned(), ..request })
+            .await
+            .expect("it is accepted");
     }
     for key in ["at once", "later"] {
         let outcome = bench.outcome(key).await;
@@ -1084,7 +1089,10 @@ async fn an_abort_gives_the_recorded_shapes_once_wherever_the_run_stands() {
             Stage::Answered => (RunStatus::Ok, "completed", "stop"),
             _ => (RunStatus::Timeout, "aborted", "rpc"),
         };
-        assert_eq!((outcome.status, outcome.summary.as_str(), outcome.stop_reason.as_deref().unwrap_or("-")), expected);
+        assert_eq!(
+            (outcome.status, outcome.summary.as_str(), outcome.stop_reason.as_deref().unwrap_or("-")),
+            expected
+        );
         let kept = match (stage, text) {
             (Stage::Answered, Some(text)) => vec!["user hello".to_owned(), format!("stop {text} -")],
             (_, Some(text)) => vec!["user hello".to_owned(), format!("rpc {text} -")],
@@ -1162,7 +1170,10 @@ async fn what_was_asked_of_an_agent_that_is_gone_has_an_outcome_too() {
     second.runs.recover().await;
     assert_eq!(second.outcome("k1").await.stop_reason.as_deref(), Some("interrupted"));
     let outcome = second.outcome("k2").await;
-    assert_eq!((outcome.status, outcome.summary.as_str()), (RunStatus::Error, "no agent `large`; `agents.list` lists them"));
+    assert_eq!(
+        (outcome.status, outcome.summary.as_str()),
+        (RunStatus::Error, "no agent `large`; `agents.list` lists them")
+    );
     assert_eq!(second.calls.load(Ordering::SeqCst), 0);
 }
 

@@ -2,9 +2,7 @@
 
 use openclaw_schema::methods::{
     models::ModelInfo,
-    sessions::{
-        ResolvedModel, SessionEntry, SessionKind, SessionModelDefaults, SessionRow, SessionStatus,
-    },
+    sessions::{ResolvedModel, SessionEntry, SessionKind, SessionModelDefaults, SessionRow, SessionStatus},
 };
 
 use super::{Session, SessionAddress};

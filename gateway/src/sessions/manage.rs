@@ -304,10 +304,13 @@ impl Sessions {
         limit: Option<u64>,
         max_chars: Option<u64>,
     ) -> Result<SessionPreview, SessionError> {
-        let size = |given: Option<u64>, default| usize::try_from(given.unwrap_or(default)).unwrap_or(usize::MAX);
+        let size =
+            |given: Option<u64>, default| usize::try_from(given.unwrap_or(default)).unwrap_or(usize::MAX);
         let (limit, max_chars) = (size(limit, PREVIEW_ITEMS), size(max_chars, PREVIEW_ITEM_CHARS));
         let preview = |status, items| SessionPreview { key: given.to_owned(), status, items };
-        let Some(session) = self.get(key).await? else { return Ok(preview(PreviewStatus::Missing, Vec::new())) };
+        let Some(session) = self.get(key).await? else {
+            return Ok(preview(PreviewStatus::Missing, Vec::new()));
+        };
         let page = self.page(&session, 0, limit, usize::MAX).await?;
         let items: Vec<PreviewItem> = page
             .messages
@@ -391,7 +394,8 @@ impl Sessions {
         self.check(&address.key, &expected).await?;
         self.runs.abort_in(&address.key, Aborted::All).await;
         let now = TimestampMs::now();
-        let reset = self.store.reset_session(address.clone(), now, move |session| expected.check_lasting(session));
+        let reset =
+            self.store.reset_session(address.clone(), now, move |session| expected.check_lasting(session));
         self.settle(&address, reason, reset.await?)
     }
 
@@ -598,7 +602,11 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn take(compacting: &'a Mutex<HashSet<String>>, key: &'a str) -> Result<Self, SessionError> {
         let is_first = compacting.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
-        if is_first { Ok(Self { compacting, key }) } else { Err(SessionError::Compacting { key: key.to_owned() }) }
+        if is_first {
+            Ok(Self { compacting, key })
+        } else {
+            Err(SessionError::Compacting { key: key.to_owned() })
+        }
     }
 }
 

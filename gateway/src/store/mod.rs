@@ -12,9 +12,9 @@ mod devices;
 mod migrations;
 mod runs;
 mod sessions;
-mod transcripts;
 #[cfg(test)]
 mod tests;
+mod transcripts;
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -276,7 +276,8 @@ fn work(path: &Path, jobs: &mpsc::Receiver<WriteJob>) {
 
 /// Does a job and those that wait behind it, in one transaction.
 fn commit_together(connection: &Connection, first: WriteJob, jobs: &mpsc::Receiver<WriteJob>) {
-    let run = |sql: &str| -> Result<(), StoreError> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
+    let run =
+        |sql: &str| -> Result<(), StoreError> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
     if let Err(error) = run("BEGIN IMMEDIATE") {
         first(Err(error.clone()))(Err(error));
         return;
@@ -388,7 +389,6 @@ fn stored(time: TimestampMs) -> i64 {
 fn list(texts: &[String]) -> String {
     serde_json::to_string(texts).expect("texts serialise")
 }
-
 
 /// A value in a column of JSON text.
 fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {

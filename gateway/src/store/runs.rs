@@ -315,7 +315,8 @@ impl Store {
 }
 
 /// The columns that [`stored_run`] reads.
-const COLUMNS: &str = "run_id, session_key, own_session, agent_id, accepted_at_ms, started_at_ms, outcome, ended_at_ms";
+const COLUMNS: &str =
+    "run_id, session_key, own_session, agent_id, accepted_at_ms, started_at_ms, outcome, ended_at_ms";
 
 fn find(
     connection: &Connection,

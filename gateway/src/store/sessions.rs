@@ -133,7 +133,11 @@ impl Store {
                 return Ok(SessionChange::LabelTaken(label.clone()));
             }
             session.updated_at = now;
-            if is_new { insert(connection, &mut session, address.own)? } else { save(connection, &session)? }
+            if is_new {
+                insert(connection, &mut session, address.own)?
+            } else {
+                save(connection, &session)?
+            }
             Ok(SessionChange::Made { session: Box::new(session), is_new })
         })
         .await

@@ -19,10 +19,7 @@ async fn the_file_is_private_and_made_at_the_first_job() {
 async fn a_file_of_a_later_version_is_left_alone() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("gateway.sqlite");
-    Connection::open(&path)
-        .expect("it opens")
-        .pragma_update(None, "user_version", 99)
-        .expect("it writes");
+    Connection::open(&path).expect("it opens").pragma_update(None, "user_version", 99).expect("it writes");
     let error = Store::new(path).load_devices().await.expect_err("it is too new");
     assert!(matches!(error, StoreError::TooNew { found: 99, .. }), "{error}");
 }

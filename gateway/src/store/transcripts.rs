@@ -44,7 +44,9 @@ impl Store {
         max_bytes: usize,
     ) -> Result<Vec<Arc<Message>>, StoreError> {
         self.read(move |connection| {
-            let sql = format!("SELECT {COLUMNS} FROM messages WHERE transcript = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM messages WHERE transcript = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+            );
             let mut statement = connection.prepare_cached(&sql)?;
             let seq = i64::try_from(seq).unwrap_or(i64::MAX);
             let rows = statement.query_map(params![transcript, seq, bound(limit)], message)?;
@@ -66,7 +68,12 @@ impl Store {
 
     /// What was said before message `before`: as much of the newest as `max_bytes` hold, and the summary of what is
     /// older where there is one.
-    pub(crate) async fn past(&self, transcript: i64, before: u64, max_bytes: usize) -> Result<Past, StoreError> {
+    pub(crate) async fn past(
+        &self,
+        transcript: i64,
+        before: u64,
+        max_bytes: usize,
+    ) -> Result<Past, StoreError> {
         self.read(move |connection| {
             let (summary, until): (Option<String>, i64) = connection
                 .prepare_cached("SELECT summary, summary_until FROM transcripts WHERE id = ?1")?
@@ -96,7 +103,12 @@ impl Store {
     }
 
     /// Lets `summary` stand for the messages up to number `until`.
-    pub(crate) async fn summarise(&self, transcript: i64, until: u64, summary: String) -> Result<(), StoreError> {
+    pub(crate) async fn summarise(
+        &self,
+        transcript: i64,
+        until: u64,
+        summary: String,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
             let until = i64::try_from(until).unwrap_or(i64::MAX);
             connection
@@ -140,7 +152,10 @@ pub(super) fn begin(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Marks a transcript as no session's any more.
 pub(super) fn drop_transcript(connection: &Connection, transcript: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE transcripts SET dropped = 1 WHERE id = ?1")?.execute([transcript]).map(drop)
+    connection
+        .prepare_cached("UPDATE transcripts SET dropped = 1 WHERE id = ?1")?
+        .execute([transcript])
+        .map(drop)
 }
 
 /// Adds a message to the end.
@@ -191,8 +206,9 @@ fn newest_first(
     limit: usize,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<Arc<Message>>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM messages WHERE transcript = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT ?3");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM messages WHERE transcript = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT ?3"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(params![transcript, newest, bound(limit)], message)?;
     within(rows, max_bytes)

@@ -503,8 +503,7 @@ fn chat_inject() -> Examples<ChatInjectParams, ChatInjectResult> {
         message: text("The lamps are dimmed."),
         label: Some(text("lamps")),
     };
-    let result =
-        ChatInjectResult { ok: true, message_id: "0199f3c4-5b7e-7c1e-9f55-000000000003".to_owned() };
+    let result = ChatInjectResult { ok: true, message_id: "0199f3c4-5b7e-7c1e-9f55-000000000003".to_owned() };
     Examples::success("a word from elsewhere in the main session", params, result)
         .invalid("a message of nothing", json!({ "sessionKey": "main", "message": "" }))
         .refused(

@@ -869,12 +869,18 @@ pub trait Sessions {
     /// Over JSON-RPC they come through `events.subscribe`, which may also ask for those of all sessions by name.
     #[method(name = "messages.subscribe", with_extensions)]
     #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound, LimitExceeded), examples = sessions_messages_subscribe)]
-    async fn sessions_messages_subscribe(&self, params: SessionsMessagesParams) -> RpcResult<SessionsMessagesResult>;
+    async fn sessions_messages_subscribe(
+        &self,
+        params: SessionsMessagesParams,
+    ) -> RpcResult<SessionsMessagesResult>;
 
     /// Ends what `sessions.messages.subscribe` began.
     #[method(name = "messages.unsubscribe", with_extensions)]
     #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound), examples = sessions_messages_unsubscribe)]
-    async fn sessions_messages_unsubscribe(&self, params: SessionsMessagesParams) -> RpcResult<SessionsMessagesResult>;
+    async fn sessions_messages_unsubscribe(
+        &self,
+        params: SessionsMessagesParams,
+    ) -> RpcResult<SessionsMessagesResult>;
 
     /// Ends the current run of a session, or one run.
     #[method(name = "abort")]
