@@ -1,8 +1,8 @@
 //! A hundred runs that stream at once, and what `health` takes meanwhile.
 //!
 //! ```text
-//! cargo bench -p openclaw-tests --bench streams          # 100 runs
-//! cargo bench -p openclaw-tests --bench streams -- 20
+//! cargo bench -p openclaw-tests --bench many_runs          # 100 runs
+//! cargo bench -p openclaw-tests --bench many_runs -- 20
 //! ```
 //!
 //! The bar: p99 of `health` stays within 20 ms. Each run has a subscriber of its own, and one more takes all events.
