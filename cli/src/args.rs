@@ -39,6 +39,7 @@ Examples:
   openclaw gateway call logs.tail --params '{\"sinceMs\": 60000}'
   openclaw gateway call logs.tail --since-ms 60000 --json
   openclaw gateway call agent message=hello --expect-final
+  openclaw gateway call agent message=hello --stream | jq -rj '.payload.data.delta // empty'
   openclaw gateway call health --url ws://127.0.0.1:18999 --token secret";
 
 const HEALTH_EXAMPLES: &str = "\
@@ -268,6 +269,16 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "PASSWORD")]
     pub(crate) password: Option<String>,
 
+    /// Trust the gateway whose TLS certificate, or public key, has this SHA-256 digest, and no other. The gateway
+    /// writes both to its log when it starts.
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) tls_fingerprint: Option<String>,
+
+    /// Speak plain `ws` or `http` to a gateway on another host too: everyone on the way can read the credential.
+    /// `OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1` does the same.
+    #[arg(long)]
+    pub(crate) allow_plaintext: bool,
+
     /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default; by default
     /// there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
     #[arg(long, value_name = "MS")]
@@ -300,6 +311,11 @@ pub(crate) struct CallArgs {
     /// The params as a JSON object; `@FILE` reads a file, `@-` reads standard input.
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) params: Option<String>,
+
+    /// Wait for the outcome of a method that answers in two phases, such as `agent`, and write each event on the
+    /// way as one line of JSON: `ack`, `event`, `gap` and `final` in `type`. An error is the last line.
+    #[arg(long)]
+    pub(crate) stream: bool,
 
     #[command(flatten)]
     pub(crate) client: ClientArgs,

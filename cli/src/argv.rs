@@ -14,12 +14,21 @@ use clap::Command;
 pub(crate) struct Scan {
     /// The arguments, the program's name included, options moved to where they belong.
     pub(crate) args: Vec<OsString>,
-    /// Whether `--json` was given.
-    pub(crate) json: bool,
-    /// Whether `--no-color` was given.
-    pub(crate) no_color: bool,
+    /// What was said about the output.
+    pub(crate) output: OutputFlags,
     /// Present for `gateway call`.
     pub(crate) call: Option<CallScan>,
+}
+
+/// The options that say what the output looks like. They hold for errors of the command line too.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OutputFlags {
+    /// `--json`.
+    pub(crate) json: bool,
+    /// `--no-color`.
+    pub(crate) no_color: bool,
+    /// `--stream`.
+    pub(crate) stream: bool,
 }
 
 /// What `gateway call` was given.
@@ -55,22 +64,19 @@ enum Token {
 pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&str) -> bool) -> Scan {
     let mut scan = Scan { args, ..Scan::default() };
     let globals: Vec<&Command> = vec![command];
-    let Some(gateway_at) = positional(&scan.args, 1, &globals, &mut scan.json, &mut scan.no_color) else {
+    let Some(gateway_at) = positional(&scan.args, 1, &globals, &mut scan.output) else {
         return scan;
     };
     let Some(gateway) =
         (scan.args[gateway_at] == "gateway").then(|| command.find_subcommand("gateway")).flatten()
     else {
-        walk(&scan.args, gateway_at + 1, &globals, |token, arg| {
-            note(token, arg, &mut scan.json, &mut scan.no_color)
-        });
+        walk(&scan.args, gateway_at + 1, &globals, |token, arg| note(token, arg, &mut scan.output));
         return scan;
     };
     // Before the command, any option of any command may stand.
     let mut any = vec![command, gateway];
     any.extend(gateway.get_subcommands());
-    let Some(sub_at) = positional(&scan.args, gateway_at + 1, &any, &mut scan.json, &mut scan.no_color)
-    else {
+    let Some(sub_at) = positional(&scan.args, gateway_at + 1, &any, &mut scan.output) else {
         return scan;
     };
     scan.args[gateway_at + 1..=sub_at].rotate_right(1);
@@ -80,9 +86,7 @@ pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&s
     };
     let known = [command, sub];
     if sub.get_name() != "call" {
-        walk(&scan.args, sub_at + 1, &known, |token, arg| {
-            note(token, arg, &mut scan.json, &mut scan.no_color)
-        });
+        walk(&scan.args, sub_at + 1, &known, |token, arg| note(token, arg, &mut scan.output));
         return scan;
     }
     let mut call = CallScan { known_args: scan.args[..=sub_at].to_vec(), ..CallScan::default() };
@@ -94,7 +98,7 @@ pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&s
     while index < scan.args.len() {
         let token = classify(&scan.args, index, &known);
         let arg = scan.args[index].to_string_lossy().into_owned();
-        note(token, &arg, &mut scan.json, &mut scan.no_color);
+        note(token, &arg, &mut scan.output);
         let mut taken = 1;
         match token {
             Token::Option(length) => {
@@ -127,17 +131,11 @@ pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&s
 }
 
 /// The index of the first positional from `from` on.
-fn positional(
-    args: &[OsString],
-    from: usize,
-    known: &[&Command],
-    json: &mut bool,
-    no_color: &mut bool,
-) -> Option<usize> {
+fn positional(args: &[OsString], from: usize, known: &[&Command], output: &mut OutputFlags) -> Option<usize> {
     let mut index = from;
     while index < args.len() {
         let token = classify(args, index, known);
-        note(token, &args[index].to_string_lossy(), json, no_color);
+        note(token, &args[index].to_string_lossy(), output);
         index += match token {
             Token::Option(length) => length,
             Token::Help | Token::Unknown => 1,
@@ -162,10 +160,11 @@ fn walk(args: &[OsString], from: usize, known: &[&Command], mut see: impl FnMut(
     }
 }
 
-fn note(token: Token, arg: &str, json: &mut bool, no_color: &mut bool) {
+fn note(token: Token, arg: &str, output: &mut OutputFlags) {
     if matches!(token, Token::Option(_) | Token::Unknown) {
-        *json |= arg == "--json";
-        *no_color |= arg == "--no-color";
+        output.json |= arg == "--json";
+        output.no_color |= arg == "--no-color";
+        output.stream |= arg == "--stream";
     }
 }
 
@@ -260,10 +259,10 @@ mod tests {
 
     #[test]
     fn json_counts_as_an_option_and_not_as_a_value() {
-        assert!(scanned("openclaw gateway call x --json").json);
-        assert!(scanned("openclaw gateway --json call").json);
-        assert!(!scanned("openclaw gateway call x --params --json").json);
-        assert!(!scanned("openclaw gateway call x -- --json").json);
-        assert!(scanned("openclaw gateway methods --json --no-color").no_color);
+        assert!(scanned("openclaw gateway call x --json").output.json);
+        assert!(scanned("openclaw gateway --json call").output.json);
+        assert!(!scanned("openclaw gateway call x --params --json").output.json);
+        assert!(!scanned("openclaw gateway call x -- --json").output.json);
+        assert!(scanned("openclaw gateway methods --json --no-color").output.no_color);
     }
 }

@@ -3,10 +3,14 @@
 
 use std::{future::Future, time::Duration};
 
-use openclaw_client::{Client, Error, Refusal, Scope, TransportKind};
+use openclaw_client::{Client, Error, EventStream, Fingerprint, Refusal, Scope, TransportKind};
 use openclaw_schema::{
     ErrorCode, methods,
-    methods::{agent::AgentMethod, rpc::RpcMethod},
+    methods::{
+        agent::AgentMethod,
+        events::{EventsMethod, EventsSubscribeParams},
+        rpc::RpcMethod,
+    },
     problem,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -33,11 +37,15 @@ impl<'a> Connection<'a> {
         let mut builder = Client::builder(settings.url())
             .call_timeout(settings.call_timeout())
             .asked_scopes([scope_of(method, params)])
+            .allow_plaintext(settings.allows_plaintext())
             // The pair by which gateways know the command line.
             .client_kind("cli", "cli")
             .device_identity(settings.identity_dir());
         if let Some(credential) = settings.credential() {
             builder = builder.credential(credential.clone());
+        }
+        if let Some(fingerprint) = settings.tls_fingerprint() {
+            builder = builder.tls_fingerprint(fingerprint);
         }
         if let Some(limit) = settings.connect_timeout() {
             builder = builder.connect_timeout(limit);
@@ -64,10 +72,27 @@ impl<'a> Connection<'a> {
         let answer = self.client.call_final(method, wait, params, on_ack).await;
         answer.map_err(|error| told(method, error, self.settings).into())
     }
+
+    /// The gateway's events that `wanted` chooses.
+    pub(crate) async fn events(&self, wanted: EventsSubscribeParams) -> Result<EventStream> {
+        let events = self.client.events(wanted).await;
+        events.map_err(|error| told(EventsMethod::EventsSubscribe.name(), error, self.settings).into())
+    }
 }
 
 /// Does `work` on a runtime of one thread, until it is done, its time is up, or Ctrl-C ends it.
 pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
+    run_until(settings, async {
+        tokio::select! {
+            done = work => done,
+            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
+            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
+        }
+    })
+}
+
+/// Does `work` on a runtime of one thread, until it is done or its time is up. Ctrl-C is left to `work`.
+pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
     })?;
@@ -80,13 +105,7 @@ pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Resul
             },
         }
     };
-    let done = runtime.block_on(async {
-        tokio::select! {
-            done = bounded => done,
-            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
-            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
-        }
-    });
+    let done = runtime.block_on(bounded);
     // A look-up of a name that still goes on must not hold the command back.
     runtime.shutdown_background();
     done
@@ -178,10 +197,42 @@ fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
             }
             error.about(settings)
         }
+        Error::Untrusted { shown, expected, reason, .. } => untrusted(shown, expected, &reason, settings),
         Error::ProtocolMismatch { message } => {
             protocol("PROTOCOL_MISMATCH", message).cause(settings.origin())
         }
     }
+}
+
+fn untrusted(
+    shown: Fingerprint,
+    expected: Option<Fingerprint>,
+    reason: &str,
+    settings: &ClientSettings,
+) -> CliError {
+    let url = settings.url();
+    let message = format!("the TLS certificate of {url} is not trusted: {reason}");
+    let error = CliError::new(Fault::Transport, "TLS_UNTRUSTED", Exit::Auth, message)
+        .cause(settings.origin())
+        .cause(format!("its SHA-256 is {shown}"))
+        .detail("fingerprint", shown.to_string());
+    let error = match expected {
+        Some(expected) => error
+            .cause(format!("expected was {expected}"))
+            .detail("expected", expected.to_string())
+            .hint(format!(
+                "someone may be in between; if the certificate was changed on purpose, give `--tls-fingerprint` the \
+                 new one, and take the old one out of {} if it is there",
+                settings.trust().path().display()
+            )),
+        None => error.hint(format!(
+            "compare that with what the gateway logs at its start, then trust it with `--tls-fingerprint {shown}`"
+        )),
+    };
+    let mut error = error.about(settings);
+    error.untrusted =
+        expected.is_none().then(|| (settings.trust().clone(), settings.url().to_owned(), shown));
+    error
 }
 
 fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> CliError {

@@ -3,10 +3,11 @@
 
 use std::{borrow::Cow, fmt::Display, io};
 
+use openclaw_client::Fingerprint;
 use openclaw_schema::problem::ParamProblem;
 use serde_json::{Map, Value, json};
 
-use crate::exit::Exit;
+use crate::{exit::Exit, trust::TrustStore};
 
 /// The result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -67,6 +68,8 @@ pub(crate) struct CliError {
     pub(crate) details: Map<String, Value>,
     /// Which gateway was meant: `gateway` beside `error` in JSON.
     pub(crate) gateway: Option<Value>,
+    /// A TLS certificate that the person may be asked about: where a yes is kept, the address, and its digest.
+    pub(crate) untrusted: Option<(TrustStore, String, Fingerprint)>,
 }
 
 impl CliError {
@@ -85,6 +88,7 @@ impl CliError {
             hints: Vec::new(),
             details: Map::new(),
             gateway: None,
+            untrusted: None,
         }
     }
 

@@ -10,6 +10,8 @@ mod flags;
 mod method;
 mod output;
 mod settings;
+mod trust;
+mod watch;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
@@ -19,7 +21,7 @@ use openclaw_schema::methods;
 
 use crate::{
     args::{Cli, GatewayArgs, GatewayCommand},
-    argv::CallScan,
+    argv::{CallScan, OutputFlags},
     commands::completion,
     error::{CliError, Failure, Result},
     exit::Exit,
@@ -51,16 +53,27 @@ pub fn main() -> ExitCode {
 fn run(args: Vec<OsString>) -> Exit {
     let tree = command();
     let scan = argv::scan(args, &tree, |name| methods::find(name).is_some());
-    let printer = Printer::new(scan.json, scan.no_color);
-    let tree = if scan.no_color { tree.color(ColorChoice::Never) } else { tree };
+    let printer = match scan.output {
+        OutputFlags { stream: true, no_color, .. } => Printer::lines(no_color),
+        OutputFlags { json, no_color, .. } => Printer::new(json, no_color),
+    };
+    let tree = if scan.output.no_color { tree.color(ColorChoice::Never) } else { tree };
     let outcome = with_method(tree, scan.call.as_ref()).and_then(|(tree, method)| {
         let matches = match tree.try_get_matches_from(scan.args) {
             Ok(matches) => matches,
             Err(error) => return Ok(show(&error, &printer)),
         };
-        match Cli::from_arg_matches(&matches) {
+        let run = || match Cli::from_arg_matches(&matches) {
             Ok(cli) => dispatch(cli, &matches, method.as_ref(), &printer),
             Err(error) => Ok(show(&error, &printer)),
+        };
+        match run() {
+            // Nothing was sent to a gateway that is not trusted: once it is, the command begins anew.
+            Err(Failure::Error(error)) if !printer.is_json() => match &error.untrusted {
+                Some((store, url, shown)) if store.ask(url, *shown)? => run(),
+                _ => Err(Failure::Error(error)),
+            },
+            outcome => outcome,
         }
     });
     outcome.unwrap_or_else(|failure| printer.failure(failure))

@@ -1,6 +1,7 @@
 //! Where text goes: data to stdout, everything else to stderr; JSON or words; with colour or without.
 //!
-//! With `--json` there is exactly one document on stdout and nothing else anywhere. Writing to a closed pipe
+//! With `--json` there is exactly one document on stdout and nothing else anywhere; with `--stream` several, a line
+//! each. Writing to a closed pipe
 //! ends the command quietly.
 
 use std::{
@@ -35,6 +36,7 @@ pub(crate) const DIM: Style = Style::new().effects(Effects::DIMMED);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     json: bool,
+    lines: bool,
     colour_out: bool,
     colour_err: bool,
 }
@@ -46,12 +48,18 @@ impl Printer {
         let wanted = |choice: ColorChoice| !no_color && choice != ColorChoice::Never;
         Self {
             json,
+            lines: false,
             colour_out: wanted(AutoStream::choice(&io::stdout())),
             colour_err: wanted(AutoStream::choice(&io::stderr())),
         }
     }
 
-    /// Whether the output is one JSON document.
+    /// For `--stream`: JSON documents, a line each.
+    pub(crate) fn lines(no_color: bool) -> Self {
+        Self { lines: true, ..Self::new(true, no_color) }
+    }
+
+    /// Whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
@@ -81,10 +89,11 @@ impl Printer {
         written.and_then(|()| stdout.flush()).map_err(Failure::Output)
     }
 
-    /// Writes one JSON document to stdout, two blanks a level.
+    /// Writes one JSON document to stdout: two blanks a level, or in a line of its own.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value).expect("what the command line makes serialises");
-        self.line(&text)
+        let text =
+            if self.lines { serde_json::to_string(value) } else { serde_json::to_string_pretty(value) };
+        self.line(&text.expect("what the command line makes serialises"))
     }
 
     /// Writes JSON that was received to stdout, two blanks a level, otherwise byte for byte.
@@ -142,7 +151,8 @@ fn complain(text: &str) {
 
 /// Text from elsewhere, without what could steer a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() && char != '\n' { '\u{FFFD}' } else { char }).collect()
+    let steers = |char: char| char.is_control() && !matches!(char, '\n' | '\t');
+    text.chars().map(|char| if steers(char) { '\u{FFFD}' } else { char }).collect()
 }
 
 /// Valid JSON text, laid out two blanks a level. Numbers, strings and the order of members stay as they are.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use openclaw_client::Fingerprint;
 use openclaw_gateway::{
     config::{ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, Source, resolve_client},
     state::StateDir,
@@ -18,6 +19,7 @@ use crate::{
     args::{ClientArgs, GlobalArgs},
     error::{CliError, Fault, Result},
     exit::Exit,
+    trust::TrustStore,
 };
 
 /// The bound on a command when `--timeout` is not given. cli.md section 3.
@@ -35,6 +37,11 @@ pub(crate) struct ClientSettings {
     /// `--timeout`: absent when not given, zero for no bound.
     timeout: Option<Duration>,
     waits_by_design: bool,
+    /// The one TLS certificate, or key, that is trusted.
+    tls_fingerprint: Option<Fingerprint>,
+    trust: TrustStore,
+    /// Whether a gateway on another host may be spoken to in plain.
+    allows_plaintext: bool,
     /// How a gateway of the same profile is started.
     start: String,
 }
@@ -52,7 +59,20 @@ impl ClientSettings {
         let env = Env::of_process();
         let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
         let target = resolve_client(&locations, &env, &flags).map_err(|error| wrong(&error))?;
+        let pinned = args.tls_fingerprint.as_deref().map(|text| fingerprint("--tls-fingerprint", text));
+        let recorded = target.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
+        let recorded =
+            recorded.map(|text| fingerprint("tlsFingerprint of the running gateway's record", text));
+        let trust = TrustStore::new(locations.state());
+        let pinned = match pinned.or(recorded).transpose()? {
+            // The trusted certificates are read for the addresses alone that can show one.
+            None if is_encrypted(&target.url.value) => trust.find(&target.url.value)?,
+            pinned => pinned,
+        };
         Ok(Self {
+            trust,
+            allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
+            tls_fingerprint: pinned,
             target,
             state: locations.state().clone(),
             profile: locations.profile().map(str::to_owned),
@@ -75,6 +95,21 @@ impl ClientSettings {
     /// The token or password; absent where none is needed.
     pub(crate) fn credential(&self) -> Option<&SecretString> {
         self.target.credential.as_ref().map(|credential| &credential.value)
+    }
+
+    /// The certificates that were trusted.
+    pub(crate) fn trust(&self) -> &TrustStore {
+        &self.trust
+    }
+
+    /// Whether a gateway on another host may be spoken to in plain.
+    pub(crate) fn allows_plaintext(&self) -> bool {
+        self.allows_plaintext
+    }
+
+    /// The one TLS certificate, or key, that is trusted; what the platform trusts when absent.
+    pub(crate) fn tls_fingerprint(&self) -> Option<Fingerprint> {
+        self.tls_fingerprint
     }
 
     /// Who chose the address, in words.
@@ -152,6 +187,15 @@ impl GlobalArgs {
             None => format!("openclaw {rest}"),
         }
     }
+}
+
+fn is_encrypted(url: &str) -> bool {
+    ["wss://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+}
+
+/// A fingerprint, and who gave it.
+pub(crate) fn fingerprint(origin: &str, text: &str) -> Result<Fingerprint> {
+    text.parse().map_err(|error| CliError::usage(format!("{origin} cannot be used")).cause(error).into())
 }
 
 /// The secret in a file, without the line ends at its end.

@@ -6,7 +6,7 @@ use openclaw_schema::Scope;
 use secrecy::SecretString;
 
 use crate::{
-    Client, Error,
+    Client, Error, Fingerprint,
     connection::{ClientInfo, Connection, Endpoint, FrameOptions, Options},
     identity::IdentityDir,
 };
@@ -49,6 +49,8 @@ pub struct ClientBuilder {
     client: ClientInfo,
     identity: Option<IdentityDir>,
     max_response_bytes: usize,
+    tls_fingerprint: Option<Fingerprint>,
+    allow_plaintext: bool,
 }
 
 impl ClientBuilder {
@@ -68,6 +70,8 @@ impl ClientBuilder {
             },
             identity: None,
             max_response_bytes: MAX_RESPONSE_BYTES,
+            tls_fingerprint: None,
+            allow_plaintext: false,
         }
     }
 
@@ -139,6 +143,20 @@ impl ClientBuilder {
         self
     }
 
+    /// Trusts the TLS certificate, or key, of this fingerprint and no other, whoever signed it. By default what the
+    /// platform trusts. No effect on plain connections.
+    pub fn tls_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.tls_fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Speaks `ws` or `http` to other hosts too, where everyone on the way reads the credential and what is said. By
+    /// default only to this host, and to addresses of a tailnet, which encrypts by itself.
+    pub fn allow_plaintext(mut self, allow: bool) -> Self {
+        self.allow_plaintext = allow;
+        self
+    }
+
     /// Connects. Over HTTP nothing is sent before the first call.
     ///
     /// # Errors
@@ -148,6 +166,13 @@ impl ClientBuilder {
     /// [`Error::ProtocolMismatch`] when the other side is no gateway, or one of another protocol version.
     pub async fn connect(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.url)?;
+        if endpoint.is_exposed() && !self.allow_plaintext {
+            return Err(Error::invalid(format!(
+                "{} is plain, and everyone on the way would read the credential: use {}s://, a tunnel, or allow it",
+                endpoint.shown,
+                if endpoint.websocket { "ws" } else { "http" },
+            )));
+        }
         let default = if endpoint.loopback { CONNECT_TIMEOUT_LOOPBACK } else { CONNECT_TIMEOUT };
         let frames = FrameOptions {
             credential: self.credential,
@@ -161,6 +186,7 @@ impl ClientBuilder {
             self.connect_timeout.unwrap_or(default),
             self.call_timeout,
             self.max_response_bytes,
+            self.tls_fingerprint,
         )?;
         let connection = Connection::open(&endpoint, &options).await?;
         Ok(Client { connection: Arc::new(connection) })

@@ -17,6 +17,7 @@ use crate::{
     frames::OutcomeReceiver,
     http::Http,
     identity::IdentityDir,
+    tls::Fingerprint,
     websocket::WebSocket,
 };
 
@@ -95,6 +96,20 @@ impl Endpoint {
         let shown = format!("{}://{authority}{path}", url.scheme());
         Ok(Self { shown, websocket, tls, loopback, host, port, authority, target, url })
     }
+
+    /// Whether others can read what is sent there. Tailscale's addresses (100.64.0.0/10, fd7a:115c:a1e0::/48) and names
+    /// are reached through its own encryption.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let in_tailnet = match &self.host {
+            Host::Ipv4(address) => {
+                let [first, second, ..] = address.octets();
+                first == 100 && (64..128).contains(&second)
+            }
+            Host::Ipv6(address) => address.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0],
+            Host::Domain(name) => name.ends_with(".ts.net"),
+        };
+        !self.tls && !self.loopback && !in_tailnet
+    }
 }
 
 /// What a client tells a gateway that speaks OpenClaw frames about itself.
@@ -122,6 +137,8 @@ pub(crate) struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) call_timeout: Option<Duration>,
     pub(crate) max_response_bytes: usize,
+    /// The one certificate, or key, that is trusted.
+    pub(crate) tls_fingerprint: Option<Fingerprint>,
     /// For gateways that speak OpenClaw frames.
     pub(crate) frames: FrameOptions,
 }
@@ -133,6 +150,7 @@ impl Options {
         connect_timeout: Duration,
         call_timeout: Option<Duration>,
         max_response_bytes: usize,
+        tls_fingerprint: Option<Fingerprint>,
     ) -> Result<Self, Error> {
         let mut headers = HeaderMap::new();
         if let Some(credential) = &frames.credential {
@@ -150,7 +168,7 @@ impl Options {
             let names = HeaderValue::from_str(&names.join(",")).expect("scope names are plain ASCII");
             headers.insert(SCOPES_HEADER, names);
         }
-        Ok(Self { headers, connect_timeout, call_timeout, max_response_bytes, frames })
+        Ok(Self { headers, connect_timeout, call_timeout, max_response_bytes, tls_fingerprint, frames })
     }
 }
 
@@ -164,7 +182,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum Wire {
     WebSocket(Box<WebSocket>),
-    Http(Http),
+    Http(Box<Http>),
 }
 
 impl fmt::Debug for Connection {
@@ -178,7 +196,7 @@ impl Connection {
         let wire = if endpoint.websocket {
             Wire::WebSocket(Box::new(WebSocket::connect(endpoint, options).await?))
         } else {
-            Wire::Http(Http::new(endpoint, options)?)
+            Wire::Http(Box::new(Http::new(endpoint, options)?))
         };
         Ok(Self { wire, url: endpoint.shown.clone(), call_timeout: options.call_timeout })
     }
@@ -342,6 +360,17 @@ mod tests {
         );
         assert_eq!(endpoint("http://localhost:1").url.as_str(), "http://localhost:1/rpc");
         assert_eq!(endpoint("https://[::1]:1/other").url.as_str(), "https://[::1]:1/other");
+        for (url, exposed) in [
+            ("ws://192.168.1.2:1", true),
+            ("http://host.example:1", true),
+            ("wss://192.168.1.2:1", false),
+            ("ws://100.101.102.103:1", false),
+            ("ws://[fd7a:115c:a1e0::1]:1", false),
+            ("ws://host.tail1234.ts.net:1", false),
+            ("ws://127.0.0.1:1", false),
+        ] {
+            assert_eq!(endpoint(url).is_exposed(), exposed, "{url}");
+        }
         assert!(endpoint("https://[::1]:1").loopback && endpoint("ws://a.localhost").loopback);
     }
 

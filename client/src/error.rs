@@ -10,6 +10,8 @@ use jsonrpsee::{core::client::Error as RpcClientError, types::ErrorObjectOwned};
 use openclaw_schema::{ErrorCode, ErrorData, RpcError, problem::ParamProblem};
 use serde_json::value::RawValue;
 
+use crate::Fingerprint;
+
 /// Why a call, or the connection beneath it, failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -60,6 +62,18 @@ pub enum Error {
         /// Its details as sent, in the handshake of OpenClaw frames: which secret is wrong, or which pairing
         /// request waits for approval.
         details: Option<Box<RawValue>>,
+    },
+    /// The gateway shows a TLS certificate that is not trusted. Nothing was sent.
+    #[error("the TLS certificate of {url} is not trusted: {reason} (its SHA-256 is {shown})")]
+    Untrusted {
+        /// The gateway.
+        url: String,
+        /// The digest of the certificate that it shows.
+        shown: Fingerprint,
+        /// The digest that it should have, if one was given.
+        expected: Option<Fingerprint>,
+        /// Why it is not trusted.
+        reason: String,
     },
     /// The other side is no gateway, or one that speaks another version of the protocol.
     #[error("{message}")]
@@ -176,6 +190,7 @@ impl Error {
             Self::InvalidInput { .. }
             | Self::BadPayload { .. }
             | Self::Unauthorized { .. }
+            | Self::Untrusted { .. }
             | Self::ProtocolMismatch { .. } => false,
         }
     }
@@ -190,6 +205,7 @@ impl Error {
             Self::Transport { .. }
             | Self::BadPayload { .. }
             | Self::Timeout { .. }
+            | Self::Untrusted { .. }
             | Self::ProtocolMismatch { .. } => None,
         }
     }
@@ -204,6 +220,7 @@ impl Error {
             | Self::BadPayload { .. }
             | Self::Timeout { .. }
             | Self::Unauthorized { .. }
+            | Self::Untrusted { .. }
             | Self::ProtocolMismatch { .. } => None,
         }
     }
@@ -325,6 +342,7 @@ impl From<Error> for RpcClientError {
             | Error::Transport { .. }
             | Error::BadPayload { .. }
             | Error::Timeout { .. }
+            | Error::Untrusted { .. }
             | Error::ProtocolMismatch { .. }) => Self::Transport(Box::new(other)),
         }
     }

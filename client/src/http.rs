@@ -16,13 +16,14 @@ use serde_json::value::RawValue;
 use crate::{
     connection::{Endpoint, GATEWAY_HEADER, Options},
     error::{Error, TimeoutKind, TransportKind},
-    tls,
+    tls::{self, Trust},
     websocket::ErrorAnswer,
 };
 
 /// A gateway that is called over HTTP. Connections are made as calls need them, and kept for the next.
 pub(crate) struct Http {
     client: reqwest::Client,
+    trust: Trust,
     url: reqwest::Url,
     shown: String,
     connect_timeout: std::time::Duration,
@@ -79,7 +80,8 @@ impl Http {
         let unusable = |cause: &dyn fmt::Display| {
             Error::transport(TransportKind::Unreachable, &endpoint.shown, format!("TLS failed: {cause}"))
         };
-        let config = if endpoint.tls { tls::platform_config() } else { tls::unused_config() };
+        let trust = Trust::new(options.tls_fingerprint);
+        let config = if endpoint.tls { trust.config() } else { tls::unused_config() };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(config.map_err(|cause| unusable(&cause))?)
             .default_headers(options.headers.clone())
@@ -93,6 +95,7 @@ impl Http {
         }
         Ok(Self {
             client: builder.build().map_err(|cause| unusable(&cause))?,
+            trust,
             url: endpoint.url.clone(),
             shown: endpoint.shown.clone(),
             connect_timeout: options.connect_timeout,
@@ -213,6 +216,9 @@ impl Http {
         if error.is_timeout() {
             // The only limit that is set on this client; calls are bounded above it.
             return Error::Timeout { what: TimeoutKind::Connect, after: self.connect_timeout };
+        }
+        if let Some(untrusted) = self.trust.error(&self.shown) {
+            return untrusted;
         }
         // The innermost cause says what happened; those around it repeat the URL.
         let mut cause: &dyn std::error::Error = error;

@@ -28,6 +28,7 @@ pub use error::{Error, Refusal, TimeoutKind, TransportKind};
 pub use events::{EventStream, RunEvent, RunEvents};
 pub use openclaw_schema::{ErrorCode, ErrorData, Scope};
 pub use secrecy::SecretString;
+pub use tls::Fingerprint;
 pub use two_phase::{AgentRequest, AgentRun, new_idempotency_key};
 
 /// One connection to a gateway. Clones are cheap and share it.

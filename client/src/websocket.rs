@@ -61,7 +61,7 @@ use crate::{
     error::{Error, TimeoutKind, TransportKind},
     frames::{Frames, OutcomeReceiver},
     handshake::{self, Hello, Remedy, Setback},
-    tls,
+    tls::{Fingerprint, Trust},
 };
 
 /// The subprotocol that is offered.
@@ -142,7 +142,11 @@ impl WebSocket {
             .map_err(|_| timed_out(TimeoutKind::Connect))?
             .map_err(|cause| Error::transport(TransportKind::Unreachable, &endpoint.shown, cause))?;
         let (stream, head, hello) = timeout_at(deadline, async {
-            let stream = if endpoint.tls { encrypt(tcp, endpoint).await? } else { Box::new(tcp) };
+            let stream = if endpoint.tls {
+                encrypt(tcp, endpoint, options.tls_fingerprint).await?
+            } else {
+                Box::new(tcp)
+            };
             let (mut stream, head) = upgrade(stream, endpoint, options).await?;
             let hello = match dialect(&head, endpoint)? {
                 Dialect::JsonRpc => None,
@@ -333,7 +337,11 @@ async fn dial(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     Ok(tcp)
 }
 
-async fn encrypt(tcp: TcpStream, endpoint: &Endpoint) -> Result<BoxedStream, Error> {
+async fn encrypt(
+    tcp: TcpStream,
+    endpoint: &Endpoint,
+    pin: Option<Fingerprint>,
+) -> Result<BoxedStream, Error> {
     let unreachable = |cause: &dyn fmt::Display| {
         Error::transport(TransportKind::Unreachable, &endpoint.shown, format!("TLS failed: {cause}"))
     };
@@ -343,11 +351,14 @@ async fn encrypt(tcp: TcpStream, endpoint: &Endpoint) -> Result<BoxedStream, Err
         Host::Ipv4(address) => std::net::IpAddr::from(*address).into(),
         Host::Ipv6(address) => std::net::IpAddr::from(*address).into(),
     };
-    let mut config = tls::platform_config().map_err(|cause| unreachable(&cause))?;
+    let trust = Trust::new(pin);
+    let mut config = trust.config().map_err(|cause| unreachable(&cause))?;
     // An upgrade is HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, tcp).await.map_err(|cause| unreachable(&cause))?;
+    let connected = connector.connect(name, tcp).await;
+    let stream =
+        connected.map_err(|cause| trust.error(&endpoint.shown).unwrap_or_else(|| unreachable(&cause)))?;
     Ok(Box::new(stream))
 }
 
@@ -471,7 +482,14 @@ fn upgrade_refused(status: StatusCode, body: &[u8], url: &str) -> Error {
     if let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(body) {
         return Error::refused(&answer.error);
     }
-    let reason = status.canonical_reason().unwrap_or("no upgrade to WebSocket");
+    let said = std::str::from_utf8(body).unwrap_or_default().trim();
+    // One line for people; a page or a document says nothing here.
+    let is_a_line = (1..=200).contains(&said.len()) && !said.starts_with(['<', '{', '[']);
+    let reason = if is_a_line && !said.contains(char::is_control) {
+        said
+    } else {
+        status.canonical_reason().unwrap_or("no upgrade to WebSocket")
+    };
     if status == StatusCode::UNAUTHORIZED {
         let message = format!("the gateway at {url} wants a valid credential");
         return Error::Unauthorized { message, details: None };

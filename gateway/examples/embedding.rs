@@ -78,6 +78,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         auth: Auth::Token("secret".into()),
         config_file: state.config_file(),
         auto_approve_local: true,
+        tls: None,
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {

@@ -21,6 +21,7 @@ pub mod sessions;
 pub mod settings;
 pub mod state;
 mod store;
+pub mod tls;
 pub mod transcripts;
 mod wire;
 
@@ -54,11 +55,14 @@ use crate::{
     settings::Settings,
     state::StateError,
     store::Store,
+    tls::{Fingerprints, Tls, TlsError},
     wire::Shared,
 };
 
 /// Time between two words of the echo back end: long enough to see that they stream.
 const ECHO_PAUSE: Duration = Duration::from_millis(5);
+/// Time between two looks at the files of the TLS certificate.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A gateway that serves. Dropped without [`Gateway::shutdown`], it stops at once.
 pub struct Gateway {
@@ -79,6 +83,12 @@ impl Gateway {
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What callers can pin; absent when the port does not speak TLS.
+    #[must_use]
+    pub fn tls_fingerprints(&self) -> Option<Fingerprints> {
+        self.shared.tls.as_ref().map(|tls| tls.fingerprints())
     }
 
     /// Differs at every start.
@@ -178,6 +188,8 @@ impl GatewayBuilder {
             .collect::<io::Result<_>>()
             .map_err(|source| StartError::Bind { address: settings.listen[0], source })?;
 
+        let hosts: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+        let tls = settings.tls.map(|tls| Tls::load(tls, &hosts)).transpose()?.map(Arc::new);
         let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
         let events = EventBus::new();
         let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
@@ -216,8 +228,14 @@ impl GatewayBuilder {
         let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
         let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
         let calls = Arc::clone(dispatcher.calls());
-        let shared =
-            Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), document_text));
+        let shared = Arc::new(Shared::new(
+            dispatcher,
+            authenticator,
+            limits,
+            Arc::clone(&context),
+            document_text,
+            tls,
+        ));
         context.complete(Late {
             calls,
             unauthenticated: Arc::clone(&shared.unauthenticated),
@@ -237,6 +255,9 @@ impl GatewayBuilder {
         }));
         let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
         tasks.push(tokio::spawn(async move { clock.send_clock_events(tick_interval).await }));
+        if let Some(tls) = &shared.tls {
+            tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
+        }
         Ok(Gateway { shared, context, addresses, tasks })
     }
 }
@@ -244,6 +265,16 @@ impl GatewayBuilder {
 impl fmt::Debug for GatewayBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatewayBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Looks after the TLS certificate.
+async fn keep_fresh(tls: Arc<Tls>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_INTERVAL).await;
+        let tls = Arc::clone(&tls);
+        // It ends only with the runtime.
+        let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
     }
 }
 
@@ -286,6 +317,9 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system gives no random numbers.
     #[error("cannot make a key for the hashes of the configuration")]
     Random(#[source] io::Error),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use crate::state::StateDir;
+use crate::{state::StateDir, tls::TlsSettings};
 
 /// What a gateway runs with.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Settings {
     /// Whether a device on the gateway's own host that shows the secret is paired without asking.
     /// wire.md section 6: `gateway.nodes.pairing.autoApproveLocal`, true by default.
     pub auto_approve_local: bool,
+    /// How the port speaks TLS; plain when absent.
+    pub tls: Option<TlsSettings>,
     /// Where the gateway keeps its state.
     pub state: StateDir,
     /// The configuration file, which `config.get` shows. It need not be there.

@@ -241,6 +241,10 @@ pub struct RuntimeRecord {
     pub dialects: Vec<String>,
     /// When it started, in milliseconds since 1970.
     pub started_at_ms: u64,
+    /// The SHA-256 digest of its certificate, in hex, by which its command line pins it; absent where the port is
+    /// plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_fingerprint: Option<String>,
 }
 
 impl RuntimeRecord {
@@ -281,6 +285,13 @@ impl RuntimeRecord {
         }
         std::fs::remove_file(&path).map_err(StateError::io("remove", &path))?;
         Ok(true)
+    }
+
+    /// The URL at which a program on the same machine reaches the gateway.
+    #[must_use]
+    pub fn local_url(&self) -> String {
+        let scheme = if self.tls_fingerprint.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://{}", self.local_address())
     }
 
     /// The address at which a program on the same machine reaches the gateway: loopback where it listens there.
@@ -424,6 +435,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             dialects: vec!["jsonrpc".to_owned()],
             started_at_ms: 1_795_339_864_269,
+            tls_fingerprint: None,
         }
     }
 

@@ -28,3 +28,5 @@ mod interop;
 mod robustness;
 /// Rules about the sources themselves.
 mod tidy;
+/// TLS on the port, and what the client trusts.
+mod tls;

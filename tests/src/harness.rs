@@ -66,6 +66,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
         auth: Auth::Token(token.into()),
         config_file: state.config_file(),
         auto_approve_local: true,
+        tls: None,
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),
@@ -117,6 +118,12 @@ impl TestGateway {
     /// A gateway with other bounds.
     pub async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
         Self::start_with(|settings| change(&mut settings.limits), |builder| builder).await
+    }
+
+    /// The gateway itself.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Where it listens.

@@ -9,17 +9,18 @@ use openclaw_schema::{
     methods,
     problem::{self, ParamProblem},
 };
-use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    args::{CallArgs, GlobalArgs},
+    args::{CallArgs, ClientArgs, GlobalArgs},
     connection::{self, Connection},
     error::{CliError, Fault, Result},
     exit::Exit,
+    flags::quoted,
     method::Method,
     output::Printer,
     settings::ClientSettings,
+    watch::{self, RunCall, RunState, Show},
 };
 
 /// The field that the command line fills when the caller leaves it out.
@@ -48,25 +49,56 @@ pub(crate) fn call(
         (record.params.check)(params.json.get()).map_err(|problem| CliError::params(name, problem))?;
     }
     let mut settings = ClientSettings::resolve(&args.client, global)?;
-    let wait = method.and_then(|method| method.wait.as_deref()).filter(|_| args.client.expect_final);
+    let wait = method.and_then(|method| method.wait.as_deref());
+    if args.stream && wait.is_none() {
+        return Err(CliError::usage(format!("`{name}` answers at once: there is nothing to stream"))
+            .hint("`--stream` is for methods that answer in two phases, such as `agent`")
+            .into());
+    }
+    let wait = wait.filter(|_| args.client.expect_final || args.stream);
     if wait.is_some() || method.is_some_and(|method| method.long_poll) {
         settings.wait_by_design();
     }
     if let Some(key) = &params.made_key {
         printer.note(&format!("note: {KEY} {key} was made for this call"));
     }
-    let answer = connection::run(&settings, async {
-        let connection = Connection::open(&settings, name, &params.json).await?;
-        match wait {
-            Some(wait) => connection.call_final(name, wait, params.json, |ack| announce(ack, printer)).await,
-            None => connection.call(name, params.json).await,
-        }
-    })?;
+    let Some(wait) = wait else {
+        let answer = connection::run(&settings, async {
+            Connection::open(&settings, name, &params.json).await?.call(name, params.json).await
+        })?;
+        show(name, &answer, printer)?;
+        return Ok(Exit::Ok);
+    };
+    let call = RunCall {
+        method: name,
+        wait,
+        params: params.json,
+        command: global.command("gateway call"),
+        target: target(&args.client),
+    };
+    let ended = watch::run(&settings, call, Show::fitting(args.stream, printer), printer)?;
+    if !args.stream {
+        show(name, &ended.outcome, printer)?;
+    }
+    let exit = outcome_exit(&ended.outcome, printer);
+    Ok(if ended.is_interrupted { Exit::Interrupted } else { exit })
+}
+
+/// Writes the answer to stdout.
+fn show(name: &str, answer: &RawValue, printer: &Printer) -> Result<()> {
     if !printer.is_json() {
         printer.line(&format!("Gateway call: {name}"))?;
     }
-    printer.received(&answer)?;
-    if wait.is_some() { Ok(outcome_exit(&answer, printer)) } else { Ok(Exit::Ok) }
+    printer.received(answer)
+}
+
+/// The options that name the same gateway again, without a secret.
+fn target(client: &ClientArgs) -> String {
+    match (&client.url, client.port) {
+        (Some(url), _) => format!(" --url {}", quoted(url)),
+        (None, Some(port)) => format!(" --port {port}"),
+        (None, None) => String::new(),
+    }
 }
 
 /// The text of `--params`, read from where it says.
@@ -168,28 +200,6 @@ fn read_pair(pair: &str, method: Option<&Method>) -> std::result::Result<(String
         Value::String(text.to_owned())
     };
     Ok((name.to_owned(), value))
-}
-
-/// What acknowledgements and outcomes have in common.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RunState {
-    run_id: Option<String>,
-    status: Option<String>,
-    summary: Option<String>,
-}
-
-impl RunState {
-    /// What the JSON says; nothing where it says something else.
-    fn read(json: &RawValue) -> Self {
-        serde_json::from_str(json.get()).unwrap_or_default()
-    }
-}
-
-fn announce(ack: &RawValue, printer: &Printer) {
-    let ack = RunState::read(ack);
-    let run = ack.run_id.map(|run| format!(" run {run}")).unwrap_or_default();
-    printer.note(&format!("{}:{run}", ack.status.as_deref().unwrap_or("accepted")));
 }
 
 /// How the command ends when the run has ended; says why on stderr when the run did not go well.

@@ -11,6 +11,7 @@ use openclaw_gateway::{
     dev::{ResetError, ensure_dev, reset_dev},
     logs::{self, LogHandle, LogSettings, LogSetupError, Rotation},
     state::{RuntimeRecord, StateError, StateLock},
+    tls::Fingerprints,
 };
 use openclaw_schema::types::TimestampMs;
 use secrecy::SecretString;
@@ -136,6 +137,7 @@ async fn serve(resolved: Resolved, log: &LogHandle) -> Result<Exit> {
     let gateway = Gateway::builder(resolved.settings).log(log.reader()).start().await;
     let gateway = gateway.map_err(|error| not_started(&error))?;
     let addresses = gateway.local_addresses().to_vec();
+    let fingerprints = gateway.tls_fingerprints();
     let record = RuntimeRecord {
         pid: std::process::id(),
         port: addresses.first().map_or(0, std::net::SocketAddr::port),
@@ -144,13 +146,18 @@ async fn serve(resolved: Resolved, log: &LogHandle) -> Result<Exit> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
         started_at_ms: TimestampMs::now().0,
+        tls_fingerprint: fingerprints.as_ref().map(|fingerprints| fingerprints.certificate.clone()),
     };
     if let Err(error) = record.write(&state) {
         // The gateway serves all the same; only commands without `--port` may not find it.
         tracing::warn!(target: TARGET, %error, "the runtime record was not written");
     }
+    let scheme = if fingerprints.is_some() { "wss" } else { "ws" };
     for address in &record.addresses {
-        tracing::info!(target: TARGET, "listening on ws://{address}");
+        tracing::info!(target: TARGET, "listening on {scheme}://{address}");
+    }
+    if let Some(Fingerprints { certificate, public_key }) = &fingerprints {
+        tracing::info!(target: TARGET, certificate, public_key, "callers pin the TLS certificate by its SHA-256");
     }
     let name = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
@@ -203,6 +210,10 @@ fn not_started(error: &StartError) -> CliError {
             } else {
                 told
             }
+        }
+        StartError::Tls(tls) => {
+            CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Configuration, tls.to_string())
+                .with_sources(tls)
         }
         // The rest are faults of a program that adds methods of its own, and this one adds none.
         _ => transient(error.to_string()).with_sources(error),

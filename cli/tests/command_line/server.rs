@@ -125,6 +125,37 @@ fn a_gateway_of_the_dev_profile_is_found_and_answers() {
 }
 
 #[test]
+fn an_encrypted_gateway_is_found_and_pinned_on_its_own_machine() {
+    let home = Home::new();
+    home.write(
+        ".openclaw/openclaw.json",
+        "{ gateway: { mode: 'local', auth: { token: 'a-token' }, tls: { enabled: true } } }",
+    );
+    let server = Server::start(&home, ["gateway", "--port", "0"]);
+    let record = record(&home.path().join(".openclaw"));
+    let (port, pin) = (&record["port"], record["tlsFingerprint"].as_str().expect("it speaks TLS"));
+    assert!(server.said.contains(&format!("listening on wss://127.0.0.1:{port}")), "{}", server.said);
+    assert!(home.run(["gateway", "health"]).ok().contains("OK"));
+
+    let url = format!("wss://127.0.0.1:{port}");
+    let told = home.run(["gateway", "health", "--url", &url, "--token", "a-token", "--json"]).json(4);
+    assert_eq!(told["error"]["code"], "TLS_UNTRUSTED");
+    assert_eq!(told["error"]["fingerprint"], pin);
+    let pinned = ["gateway", "health", "--url", &url, "--token", "a-token", "--tls-fingerprint", pin];
+    assert!(home.run(pinned).ok().contains("OK"));
+    home.write(".openclaw/gateway/trusted-gateways.json", &format!("{{\"{url}\": \"{pin}\"}}"));
+    assert!(home.run(["gateway", "health", "--url", &url, "--token", "a-token"]).ok().contains("OK"));
+    let other = "00".repeat(32);
+    let changed = home.run(["gateway", "health", "--tls-fingerprint", &other]);
+    assert!(changed.refused(4).contains(pin) && changed.stderr.contains(&other), "{changed:?}");
+    server.stop(Signal::TERM);
+
+    let certificate = "{ gateway: { mode: 'local', tls: { enabled: true, certPath: 'missing.pem' } } }";
+    home.write(".openclaw/openclaw.json", certificate);
+    assert!(home.run(["gateway", "--port", "0"]).refused(78).contains("gateway.tls.keyPath"));
+}
+
+#[test]
 fn the_dev_profile_is_made_on_the_way_and_reset_on_request() {
     let home = Home::new();
     let state = home.path().join(".openclaw-dev");
@@ -150,6 +181,66 @@ fn long_run(home: &Home) -> Child {
     }
     child.stderr = Some(stderr.into_inner());
     child
+}
+
+#[test]
+fn a_run_streams_as_lines_that_end_with_the_outcome() {
+    let home = Home::new();
+    let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let streamed = home.run(["--dev", "gateway", "call", "agent", "message=hello there", "--stream"]);
+    let read = |line| serde_json::from_str::<Value>(line).expect("each line is a document");
+    let lines: Vec<Value> = streamed.ok().lines().map(read).collect();
+    assert_eq!(streamed.stderr, "");
+    let kinds: Vec<&str> = lines.iter().filter_map(|line| line["type"].as_str()).collect();
+    assert_eq!((kinds[0], kinds[kinds.len() - 1]), ("ack", "final"), "{kinds:?}");
+    assert!(kinds[1..kinds.len() - 1].iter().all(|kind| *kind == "event"), "{kinds:?}");
+    let deltas = lines.iter().filter(|line| line["event"] == "agent");
+    let text: String = deltas.filter_map(|line| line["payload"]["data"]["delta"].as_str()).collect();
+    assert_eq!(text, "You said: hello there");
+    assert_eq!(lines[lines.len() - 1]["payload"]["result"]["payloads"][0]["text"], text);
+
+    let at_once = home.run(["--dev", "gateway", "call", "health", "--stream"]).json(2);
+    assert!(at_once["error"]["message"].to_string().contains("nothing to stream"), "{at_once}");
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_terminal_shows_the_answer_as_it_is_written_and_the_pipe_gets_the_outcome() {
+    let home = Home::new();
+    let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    // `script` gives the command a terminal for stderr; its stdout is a file.
+    let binary = env!("CARGO_BIN_EXE_openclaw");
+    let line = format!("{binary} --dev gateway call agent message='hello there' --expect-final >outcome.txt");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env_clear().env("HOME", home.path()).env("TERM", "xterm");
+    script.env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh").current_dir(home.path());
+    let seen = Outcome::of(script.stdin(std::process::Stdio::null()).output().expect("`script` is there"));
+    assert!(seen.ok().contains("You said: hello there\r\n"), "{seen:?}");
+    let outcome = fs::read_to_string(home.path().join("outcome.txt")).expect("stdout is a file");
+    assert!(
+        outcome.starts_with("Gateway call: agent\n{") && outcome.contains("\"status\": \"ok\""),
+        "{outcome}"
+    );
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn ctrl_c_leaves_the_run_and_says_how_to_wait_for_it() {
+    let home = Home::new();
+    let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let caller = long_run(&home);
+    signal(&caller, Signal::INT);
+    let outcome = Outcome::of(caller.wait_with_output().expect("it ends"));
+    let said = outcome.refused(130);
+    let resume = said.split('`').nth(1).expect("the hint names a command");
+    let resume = resume.strip_prefix("openclaw ").expect("it is a command of ours");
+    assert!(resume.starts_with("--dev gateway call agent.wait runId="), "{said}");
+    // The run goes on: its wait is still to be waited for. Not here, though.
+    let args: Vec<&str> = resume.split(' ').filter(|arg| !arg.starts_with("timeoutMs")).collect();
+    let waited = home.run(args.into_iter().chain(["timeoutMs:=0", "--json"])).json(0);
+    assert_eq!(waited["status"], "timeout");
+    signal(&server.child, Signal::INT);
+    server.stop(Signal::INT);
 }
 
 #[test]

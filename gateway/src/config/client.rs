@@ -93,7 +93,7 @@ pub fn resolve_client(
     }
     if let Some(record) = RuntimeRecord::read(locations.state()) {
         let source = Source::Record { path: locations.state().runtime_record_file() };
-        let url = Sourced::new(format!("ws://{}", record.local_address()), source);
+        let url = Sourced::new(record.local_url(), source);
         return Ok(ClientTarget { url, credential: sources.local_credential()?, record: Some(record) });
     }
     let configured = config.gateway.port.clone();
@@ -244,6 +244,7 @@ mod tests {
                 version: "0.1.0".to_owned(),
                 dialects: vec!["jsonrpc".to_owned()],
                 started_at_ms: 1,
+                tls_fingerprint: None,
             };
             record.write(self.locations().state()).expect("it writes");
         }

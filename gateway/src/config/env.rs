@@ -30,6 +30,9 @@ pub const GATEWAY_PASSWORD: &str = "OPENCLAW_GATEWAY_PASSWORD";
 /// The least severe level that is logged, to the file and to the console.
 pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 
+/// Set to `1`: client commands speak plain `ws` and `http` to other hosts too.
+pub const ALLOW_PLAINTEXT: &str = "OPENCLAW_ALLOW_INSECURE_PRIVATE_WS";
+
 /// The environment that a command runs in. A variable that is set to nothing counts as not set.
 #[derive(Clone, Default)]
 pub struct Env {
@@ -47,6 +50,12 @@ impl Env {
             variables.insert(HOME.into(), home.into());
         }
         Self { variables }
+    }
+
+    /// Whether [`ALLOW_PLAINTEXT`] says so.
+    #[must_use]
+    pub fn allows_plaintext(&self) -> bool {
+        self.os(ALLOW_PLAINTEXT).is_some_and(|value| value == "1")
     }
 
     /// The value of a variable, as the system gives it.

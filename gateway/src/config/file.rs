@@ -45,6 +45,8 @@ pub struct Gateway {
     pub custom_bind_host: Option<Sourced<String>>,
     /// `auth`.
     pub auth: Auth,
+    /// `tls`.
+    pub tls: Tls,
     /// `remote`.
     pub remote: Remote,
     /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
@@ -60,6 +62,19 @@ pub struct Auth {
     pub token: Option<Sourced<SecretString>>,
     /// `password`.
     pub password: Option<Sourced<SecretString>>,
+}
+
+/// The section `gateway.tls`.
+#[derive(Debug, Default)]
+pub struct Tls {
+    /// `enabled`.
+    pub enabled: Option<Sourced<bool>>,
+    /// `autoGenerate`.
+    pub auto_generate: Option<Sourced<bool>>,
+    /// `certPath`.
+    pub cert_path: Option<Sourced<String>>,
+    /// `keyPath`.
+    pub key_path: Option<Sourced<String>>,
 }
 
 /// The section `gateway.remote`.
@@ -161,8 +176,8 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes"],
-        &["tailscale", "reload", "tls", "controlUi"],
+        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls"],
+        &["tailscale", "reload", "controlUi"],
         warnings,
     )?;
     let auth = section.section("auth")?;
@@ -171,6 +186,8 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
     nodes.check_keys(&["pairing"], &[], warnings)?;
     let pairing = nodes.section("pairing")?;
     pairing.check_keys(&["autoApproveLocal"], &[], warnings)?;
+    let tls = section.section("tls")?;
+    tls.check_keys(&["enabled", "autoGenerate", "certPath", "keyPath"], &["caPath"], warnings)?;
     let remote = section.section("remote")?;
     remote.check_keys(
         &["url", "token", "password"],
@@ -186,6 +203,12 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             mode: auth.name("mode")?,
             token: auth.secret("token")?,
             password: auth.secret("password")?,
+        },
+        tls: Tls {
+            enabled: tls.boolean("enabled")?,
+            auto_generate: tls.boolean("autoGenerate")?,
+            cert_path: tls.text("certPath")?,
+            key_path: tls.text("keyPath")?,
         },
         remote: Remote {
             url: remote.text("url")?,

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::ensure_token,
+    tls::TlsSettings,
 };
 
 /// The largest log file before it is rotated, in bytes. cli.md section 11: 100 MB.
@@ -126,6 +127,7 @@ fn resolve_on(
         None => Sourced::default(locations.state().log_file()),
     };
     let log = log_settings(config, env, options)?;
+    let tls = resolve_tls(locations, config, env)?;
     let mut warnings = config.warnings.clone();
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
 
@@ -151,6 +153,7 @@ fn resolve_on(
         settings: Settings {
             listen: hosts.into_iter().map(|host| SocketAddr::new(host, port.value)).collect(),
             auth,
+            tls,
             state: locations.state().clone(),
             config_file: config.path.to_path_buf(),
             auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
@@ -193,6 +196,42 @@ fn serve_port(
         return port(text);
     }
     Ok(config.gateway.port.clone().unwrap_or_else(|| Sourced::default(locations.default_port())))
+}
+
+/// Where the certificate of the port comes from. cli.md section 6 has the files of a generated one.
+fn resolve_tls(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+) -> Result<Option<TlsSettings>, ConfigError> {
+    let tls = &config.gateway.tls;
+    if tls.enabled.as_ref().is_none_or(|enabled| !enabled.value) {
+        return Ok(None);
+    }
+    let path =
+        |path: &Option<Sourced<String>>| path.as_ref().map(|path| path_of(path, config, env)).transpose();
+    let directory = locations.state().gateway_dir().join("tls");
+    let generates = || tls.auto_generate.as_ref().is_none_or(|generate| generate.value);
+    Ok(Some(match (path(&tls.cert_path)?, path(&tls.key_path)?) {
+        (Some(certificate), Some(key)) => {
+            TlsSettings { certificate: certificate.value, key: key.value, generate: false }
+        }
+        (None, None) => TlsSettings {
+            certificate: directory.join("gateway-cert.pem"),
+            key: directory.join("gateway-key.pem"),
+            generate: generates(),
+        },
+        (Some(given), None) => return Err(half_a_pair(given.source, "gateway.tls.keyPath")),
+        (None, Some(given)) => return Err(half_a_pair(given.source, "gateway.tls.certPath")),
+    }))
+}
+
+fn half_a_pair(origin: Source, other: &str) -> ConfigError {
+    ConfigError::BadValue {
+        origin,
+        problem: format!("needs {other} beside it: a certificate and its key belong together"),
+        nearest: None,
+    }
 }
 
 /// What the machine is like, as far as bind modes ask.

@@ -30,7 +30,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use openclaw_schema::{ErrorCode, RpcError, Scope, Scopes};
 use serde_json::json;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Shared,
@@ -453,7 +453,7 @@ fn upgrade(
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
         let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames(from_browser) };
-        match upgraded.downcast::<TokioIo<Stream>>() {
+        match upgraded.downcast::<TokioIo<Stream<TcpStream>>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {
                 let stream = parts.io.into_inner().into_inner();
@@ -467,6 +467,7 @@ fn upgrade(
                 )
                 .await;
             }
+            // Over TLS.
             Err(upgraded) => {
                 let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
                 websocket::serve(stream, Bytes::new(), connection, shared_for_task, dialect, unauthenticated)

@@ -12,6 +12,7 @@ mod stream;
 mod websocket;
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -25,19 +26,23 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::stream::Stream;
-use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits};
+use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits, tls::Tls};
 
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection has, once the gateway stops, to write answers that are there. Calls in flight have been
 /// waited for by then.
 const LINGER: Duration = Duration::from_millis(500);
+/// What a caller reads that speaks plain HTTP on a port that speaks TLS.
+const PLAIN_ON_TLS: &str = "this port speaks TLS: use wss:// or https://\n";
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -55,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) unauthenticated: Arc<Semaphore>,
+    /// Absent where the port is plain.
+    pub(crate) tls: Option<Arc<Tls>>,
     next_connection: AtomicU64,
 }
 
@@ -65,12 +72,14 @@ impl Shared {
         limits: Limits,
         context: Arc<Context>,
         document: bytes::Bytes,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         Self {
             dispatcher,
             authenticator,
             context,
             document,
+            tls,
             stopping: CancellationToken::new(),
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -112,8 +121,53 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let stream = Stream::new(stream, shared.limits.send_timeout);
     let service = http::Service::new(Arc::clone(shared), remote, router, permit);
+    let shared_for_task = Arc::clone(shared);
+    match &shared.tls {
+        None => {
+            let stream = Stream::new(stream, shared.limits.send_timeout);
+            shared.tasks.spawn(serve(stream, remote, shared_for_task, service));
+        }
+        Some(tls) => {
+            let acceptor = tls.acceptor();
+            shared.tasks.spawn(async move {
+                let shared = &shared_for_task;
+                let handshake =
+                    tokio::time::timeout(shared.limits.header_timeout, encrypt(stream, &acceptor));
+                let stream = tokio::select! {
+                    done = handshake => match done {
+                        Ok(Ok(stream)) => stream,
+                        Ok(Err(error)) => return tracing::debug!(%remote, %error, "no TLS connection"),
+                        Err(_) => return tracing::debug!(%remote, "a TLS handshake took too long"),
+                    },
+                    () = shared.stopping.cancelled() => return,
+                };
+                let stream = Stream::new(stream, shared.limits.send_timeout);
+                serve(stream, remote, shared_for_task, service).await;
+            });
+        }
+    }
+}
+
+/// Does the handshake of TLS. A caller that speaks plain HTTP is told so in words it understands.
+async fn encrypt(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    // A TLS record begins with its type, 22 for a handshake (RFC 8446 section 5.1); an HTTP request with a letter.
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_alphabetic() {
+        let (length, text) = (PLAIN_ON_TLS.len(), PLAIN_ON_TLS);
+        let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close";
+        stream.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{text}").as_bytes()).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the caller speaks plain HTTP"));
+    }
+    acceptor.accept(stream).await
+}
+
+/// Serves one connection until it ends or the gateway stops.
+async fn serve<S>(stream: Stream<S>, remote: SocketAddr, shared: Arc<Shared>, service: http::Service)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -121,24 +175,21 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
         .max_buf_size(64 * 1024);
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
-    let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
-    shared.tasks.spawn(async move {
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = tokio::time::timeout(LINGER, connection) => match ended {
-                        Ok(result) => result,
-                        Err(_) => return tracing::debug!(%remote, "an HTTP connection was cut"),
-                    },
-                    () = gone.cancelled() => return,
-                }
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shared.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = tokio::time::timeout(LINGER, connection) => match ended {
+                    Ok(result) => result,
+                    Err(_) => return tracing::debug!(%remote, "an HTTP connection was cut"),
+                },
+                () = shared.gone.cancelled() => return,
             }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%remote, %error, "an HTTP connection ended");
         }
-    });
+    };
+    if let Err(error) = result {
+        tracing::debug!(%remote, %error, "an HTTP connection ended");
+    }
 }

@@ -1,4 +1,4 @@
-//! A TCP stream whose peer must take what is written, for HTTP: hyper itself waits for ever.
+//! A stream whose peer must take what is written, for HTTP: hyper itself waits for ever.
 
 use std::{
     io,
@@ -9,25 +9,24 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 
-/// A TCP stream. Writing fails when the peer takes nothing for the send timeout.
-pub(super) struct Stream {
-    inner: TcpStream,
+/// A stream, encrypted or not. Writing fails when the peer takes nothing for the send timeout.
+pub(super) struct Stream<S> {
+    inner: S,
     send_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stream {
-    pub(super) fn new(inner: TcpStream, send_timeout: Duration) -> Self {
+impl<S> Stream<S> {
+    pub(super) fn new(inner: S, send_timeout: Duration) -> Self {
         Self { inner, send_timeout, stalled: None }
     }
 
     /// The stream without its bound.
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> S {
         self.inner
     }
 
@@ -43,7 +42,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -53,7 +52,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.bounded(cx, written)
