@@ -215,6 +215,19 @@ pub(crate) struct RunArgs {
     /// Log debug lines.
     #[arg(long)]
     pub(crate) verbose: bool,
+
+    /// Write every raw model event to a file, one JSON line each, keys masked.
+    #[arg(long)]
+    pub(crate) raw_stream: bool,
+
+    /// Which file that is. By default `OPENCLAW_RAW_STREAM_PATH`, then `gateway/logs/raw-stream.jsonl` in the state
+    /// directory. Nothing is written without `--raw-stream`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) raw_stream_path: Option<PathBuf>,
+
+    /// Show what command-line back ends such as `claude` write, stdout and stderr, and nothing else on the console.
+    #[arg(long, alias = "cli-backend-logs")]
+    pub(crate) claude_cli_logs: bool,
 }
 
 /// Where a gateway listens.

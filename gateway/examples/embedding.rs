@@ -11,6 +11,7 @@ use std::{io::Write, path::PathBuf};
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use openclaw_gateway::{
     Gateway,
+    backend::settings::ModelSettings,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
 };
@@ -90,6 +91,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 model: None,
             }],
         },
+        models: ModelSettings::default(),
         limits: Limits::default(),
     };
     let gateway = Gateway::builder(settings).serve::<GreeterContract>(Greetings.into_rpc()).start().await?;

@@ -17,6 +17,7 @@ pub mod env;
 mod file;
 mod json5;
 mod locations;
+mod models;
 mod names;
 mod redact;
 mod serve;
@@ -27,6 +28,7 @@ pub use self::{
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
+    models::Models,
     names::{AuthMode, BindMode, GatewayMode, LogLevel, UnknownName},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,

@@ -41,7 +41,7 @@ pub use dispatcher::SealError;
 
 use crate::{
     auth::Authenticator,
-    backend::{Backend, echo::EchoBackend},
+    backend::{Backend, router::Router},
     config::ConfigFile,
     context::{Context, Late, Parts},
     devices::Devices,
@@ -158,7 +158,7 @@ impl GatewayBuilder {
         self
     }
 
-    /// Answers runs with this back end; the echo back end when none is given.
+    /// Answers runs with this back end instead of the one that the settings ask for.
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
         self.backend = Some(backend);
@@ -192,7 +192,7 @@ impl GatewayBuilder {
         let tls = settings.tls.map(|tls| Tls::load(tls, &hosts)).transpose()?.map(Arc::new);
         let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
         let events = EventBus::new();
-        let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
+        let backend = backend.unwrap_or_else(|| Arc::new(Router::new(settings.models, ECHO_PAUSE)));
         let store = Store::new(settings.state.database_file());
         let agents = settings.agents.clone();
         let runs = Runs::new(backend, events.clone(), agents, store.clone(), RunLimits::default());

@@ -685,11 +685,6 @@ impl Runs {
         self.inner.backend.models()
     }
 
-    /// What answers.
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
-        &self.inner.backend
-    }
-
     /// The id of the agent that is spoken to when nobody is named.
     pub(crate) fn default_agent(&self) -> &str {
         &self.inner.agents.default_id
@@ -698,6 +693,12 @@ impl Runs {
     /// The agent of an id, as the settings write it.
     pub(crate) fn agent(&self, agent_id: &str) -> Option<&Agent> {
         self.inner.agents.list.iter().find(|agent| agent.id == agent_id)
+    }
+
+    /// What answers them.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
     }
 
     /// How many runs there are.
@@ -874,12 +875,13 @@ impl Runs {
         chosen: Option<&str>,
         agent: &Agent,
     ) -> Result<ModelInfo, StartError> {
-        let models = self.inner.backend.models();
+        let backend = &self.inner.backend;
         let Some(name) = asked.or(chosen).or(agent.model.as_deref()) else {
+            let models = backend.models();
             let default = models.iter().find(|model| model.tags.iter().any(|tag| tag == "default"));
             return default.or(models.first()).cloned().ok_or(StartError::NoModel);
         };
-        find_model(&models, name).cloned().ok_or_else(|| match asked.or(chosen) {
+        backend.find(name).ok_or_else(|| match asked.or(chosen) {
             Some(model) => StartError::UnknownModel { model: model.to_owned() },
             None => StartError::AgentModel { agent_id: agent.id.clone(), model: name.to_owned() },
         })
@@ -1275,15 +1277,6 @@ impl State {
     fn lane(&self, key: &str) -> impl Iterator<Item = &Arc<Run>> {
         self.lanes.get(key).into_iter().flat_map(|lane| std::iter::once(&lane.head).chain(&lane.waiting))
     }
-}
-
-/// The model of a name: `provider/id`, or an id. An id may hold slashes itself, so the whole name is compared before the
-/// id alone.
-fn find_model<'a>(models: &'a [ModelInfo], name: &str) -> Option<&'a ModelInfo> {
-    let is_whole_name = |model: &&ModelInfo| {
-        name.strip_prefix(&model.provider).and_then(|rest| rest.strip_prefix('/')) == Some(&model.id)
-    };
-    models.iter().find(is_whole_name).or_else(|| models.iter().find(|model| model.id == name))
 }
 
 /// Stands for the model of a run that ends without one.

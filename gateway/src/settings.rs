@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use crate::{state::StateDir, tls::TlsSettings};
+use crate::{backend::settings::ModelSettings, state::StateDir, tls::TlsSettings};
 
 /// What a gateway runs with.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Settings {
     pub log_file: PathBuf,
     /// The agents.
     pub agents: Agents,
+    /// What answers runs.
+    pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
 }

@@ -24,6 +24,8 @@ mod frames;
 mod http;
 /// The stock client of the frame protocol, from npm, against this gateway.
 mod interop;
+/// Back ends against a model server and real processes, alone and behind a gateway.
+mod models;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
 /// Rules about the sources themselves.

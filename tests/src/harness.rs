@@ -14,6 +14,7 @@ use hyper::HeaderMap;
 use hyper_util::rt::TokioIo;
 use openclaw_gateway::{
     Gateway, GatewayBuilder,
+    backend::settings::ModelSettings,
     logs::LogReader,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
@@ -78,6 +79,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
             }],
         },
         state,
+        models: ModelSettings::default(),
         limits: Limits::default(),
     }
 }

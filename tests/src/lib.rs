@@ -2,5 +2,6 @@
 
 pub mod harness;
 pub mod hazards;
+pub mod model_server;
 pub mod processes;
 pub mod servers;

@@ -96,6 +96,9 @@ fn options(args: &RunArgs, global: &GlobalArgs) -> Result<ServeOptions> {
         allow_unconfigured: args.allow_unconfigured,
         log_level: global.log_level,
         verbose: args.verbose,
+        raw_stream: args.raw_stream,
+        raw_stream_path: args.raw_stream_path.clone(),
+        cli_backend_logs: args.claude_cli_logs,
     })
 }
 

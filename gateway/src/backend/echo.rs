@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use openclaw_schema::methods::{agent::TokenUsage, models::ModelInfo};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Backend, BackendAnswer, BackendError, BackendErrorKind, BackendFuture, BackendRequest, TextSink,
-};
+use super::{Backend, BackendAnswer, BackendError, BackendFuture, BackendRequest, TextSink, cancelled};
 
 /// Answers `You said: <message>`, word by word. A token is a word.
 #[derive(Debug)]
@@ -57,7 +55,6 @@ impl Backend for EchoBackend {
 }
 
 async fn rest(pause: Duration, cancel: &CancellationToken) -> Result<(), BackendError> {
-    let cancelled = || BackendError::new(BackendErrorKind::Unknown, "the answer was cancelled");
     if pause.is_zero() {
         // Without a pause a long answer must still let others run, and see that it is no longer wanted.
         tokio::task::yield_now().await;
@@ -78,7 +75,7 @@ mod tests {
     use std::{path::PathBuf, sync::Mutex};
 
     use super::*;
-    use crate::settings::Agent;
+    use crate::{backend::BackendErrorKind, settings::Agent};
 
     fn request(message: &str, echo: &EchoBackend) -> BackendRequest {
         BackendRequest {

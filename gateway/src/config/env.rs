@@ -32,6 +32,10 @@ pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 
 /// Set to `1`: client commands speak plain `ws` and `http` to other hosts too.
 pub const ALLOW_PLAINTEXT: &str = "OPENCLAW_ALLOW_INSECURE_PRIVATE_WS";
+/// Whether every raw model event is written to a file: `1`.
+pub const RAW_STREAM: &str = "OPENCLAW_RAW_STREAM";
+/// That file.
+pub const RAW_STREAM_PATH: &str = "OPENCLAW_RAW_STREAM_PATH";
 
 /// The environment that a command runs in. A variable that is set to nothing counts as not set.
 #[derive(Clone, Default)]
@@ -61,6 +65,13 @@ impl Env {
     /// The value of a variable, as the system gives it.
     pub(super) fn os(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// Sets a variable that is not set.
+    pub(super) fn set_default(&mut self, name: OsString, value: OsString) {
+        if self.variables.get(&name).is_none_or(|value| value.is_empty()) {
+            self.variables.insert(name, value);
+        }
     }
 
     /// The value of a variable as text.

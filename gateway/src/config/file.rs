@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName, json5,
+    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Models, Source, Sourced, UnknownName, json5,
+    models,
 };
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
@@ -28,6 +29,8 @@ pub struct Config {
     pub commands: Commands,
     /// The section `agents`.
     pub agents: Agents,
+    /// The section `models`, and what other sections say of models.
+    pub models: Models,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -164,6 +167,7 @@ impl Config {
             logging: logging(&root.section("logging")?, &mut warnings)?,
             commands: commands(&root.section("commands")?, &mut warnings)?,
             agents: agents(&root.section("agents")?)?,
+            models: models::read(&root, &mut warnings)?,
             path: Arc::clone(&path),
             exists: true,
             warnings,
@@ -285,7 +289,7 @@ fn model(section: &Section<'_>) -> Result<Option<Sourced<String>>, ConfigError> 
 }
 
 /// An object of the file, or nothing where it is missing.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     file: &'a Arc<Path>,
     /// Its place in the file, the parts joined by dots; empty for the root.
     key: String,
@@ -302,11 +306,11 @@ impl<'a> Section<'a> {
         Ok(Self { file, key: String::new(), map: Some(map) })
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name)
     }
 
-    fn keys(&self) -> impl Iterator<Item = &'a String> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a String> {
         self.map.into_iter().flat_map(Map::keys)
     }
 
@@ -314,7 +318,7 @@ impl<'a> Section<'a> {
         if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
 
-    fn source(&self, name: &str) -> Source {
+    pub(super) fn source(&self, name: &str) -> Source {
         Source::File { path: Arc::clone(self.file), key: self.child(name) }
     }
 
@@ -336,20 +340,55 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn section(&self, name: &str) -> Result<Self, ConfigError> {
+    pub(super) fn section(&self, name: &str) -> Result<Self, ConfigError> {
         let map = self.read(name, "an object", Value::as_object)?.map(|map| map.value);
         Ok(Self { file: self.file, key: self.child(name), map })
     }
 
-    fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
+    /// The objects of an array; none where it is missing.
+    pub(super) fn sections(&self, name: &str) -> Result<Vec<Self>, ConfigError> {
+        let items = self.read(name, "an array of objects", |value| {
+            value.as_array()?.iter().map(Value::as_object).collect::<Option<Vec<_>>>()
+        })?;
+        let section = |(index, map)| {
+            let key = format!("{}.{index}", self.child(name));
+            Self { file: self.file, key, map: Some(map) }
+        };
+        Ok(items.map_or_else(Vec::new, |items| items.value.into_iter().enumerate().map(section).collect()))
+    }
+
+    /// The texts of an array, which may be empty.
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<Sourced<String>>>, ConfigError> {
+        let items = self.read(name, "an array of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
+        })?;
+        let source = |index: usize| self.source(&format!("{name}.{index}"));
+        Ok(items.map(|items| {
+            let items = items.value.into_iter().enumerate();
+            items.map(|(index, text)| Sourced::new(text.to_owned(), source(index))).collect()
+        }))
+    }
+
+    /// An amount: a number that is not negative.
+    pub(super) fn amount(&self, name: &str) -> Result<Option<f64>, ConfigError> {
+        let amount =
+            self.read(name, "a number, at least 0", |value| value.as_f64().filter(|amount| *amount >= 0.0))?;
+        Ok(amount.map(|amount| amount.value))
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
-    fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
         self.read(name, "true or false", Value::as_bool)
     }
 
-    fn integer<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<Sourced<T>>, ConfigError>
+    pub(super) fn integer<T>(
+        &self,
+        name: &str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<Sourced<T>>, ConfigError>
     where
         T: TryFrom<u64> + PartialOrd + Bounded,
     {
@@ -367,7 +406,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret: a text, or a reference to an environment variable as stock writes it.
-    fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let source = self.source(name);
         let text = match value {
@@ -401,7 +440,7 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses keys that look like a misspelt one; other unknown keys give a warning.
-    fn check_keys(
+    pub(super) fn check_keys(
         &self,
         own: &[&'static str],
         stock: &[&'static str],
@@ -433,7 +472,7 @@ fn is_misspelt(given: &str, known: &str) -> bool {
 }
 
 /// Says what numbers are expected.
-trait Bounded: Sized {
+pub(super) trait Bounded: Sized {
     fn expected(range: &RangeInclusive<Self>) -> String;
 }
 

@@ -11,8 +11,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{
     AuthMode, BindMode, Config, ConfigError, Env, GatewayMode, Locations, LogLevel, Source, Sourced, env,
     file::{AgentEntry, port, substitute, substitute_secret, unknown_name},
+    models::resolve_models,
 };
 use crate::{
+    backend::settings::ModelSettings,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::ensure_token,
     tls::TlsSettings,
@@ -42,6 +44,12 @@ pub struct ServeOptions {
     pub log_level: Option<LogLevel>,
     /// `--verbose`: debug lines on the console; the file's level stays.
     pub verbose: bool,
+    /// `--raw-stream`: write every raw model event to a file.
+    pub raw_stream: bool,
+    /// `--raw-stream-path`: which file.
+    pub raw_stream_path: Option<PathBuf>,
+    /// `--claude-cli-logs`: show the output of command-line back ends on the console, and nothing else.
+    pub cli_backend_logs: bool,
 }
 
 /// What a gateway starts with.
@@ -130,6 +138,11 @@ fn resolve_on(
     let tls = resolve_tls(locations, config, env)?;
     let mut warnings = config.warnings.clone();
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
+    let models = ModelSettings {
+        raw_stream: raw_stream(locations, env, options)?,
+        cli_logs: options.cli_backend_logs,
+        ..resolve_models(config, env, &mut warnings)?
+    };
 
     let mut notes = vec![
         Note {
@@ -159,6 +172,7 @@ fn resolve_on(
             auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
             log_file: log_file.value,
             agents,
+            models,
             limits: Limits::default(),
         },
         log,
@@ -428,6 +442,8 @@ fn log_settings(config: &Config, env: &Env, options: &ServeOptions) -> Result<Lo
     Ok(LogSettings {
         file_level: level(&config.logging.level),
         console_level: match console_level {
+            // The console belongs to the output of command-line back ends.
+            _ if options.cli_backend_logs => LogLevel::Silent,
             // It shows more already.
             LogLevel::Trace => LogLevel::Trace,
             _ if options.verbose => LogLevel::Debug,
@@ -439,6 +455,25 @@ fn log_settings(config: &Config, env: &Env, options: &ServeOptions) -> Result<Lo
             .as_ref()
             .map_or(DEFAULT_MAX_LOG_FILE_BYTES, |bytes| bytes.value),
     })
+}
+
+/// The file of the raw stream, if it is asked for. A path alone does not ask. cli.md section 2.1.
+fn raw_stream(
+    locations: &Locations,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let by_variable = env.text(env::RAW_STREAM)?.is_some_and(|text| !matches!(&*text.value, "0" | "false"));
+    if !options.raw_stream && !by_variable {
+        return Ok(None);
+    }
+    if let Some(path) = &options.raw_stream_path {
+        return Ok(Some(path.clone()));
+    }
+    match env.os(env::RAW_STREAM_PATH) {
+        Some(path) => env.expand_home(path).map(Some),
+        None => Ok(Some(locations.state().raw_stream_file())),
+    }
 }
 
 fn resolve_agents(
