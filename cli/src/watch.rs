@@ -169,6 +169,7 @@ async fn subscribe(
     let wanted = EventsSubscribeParams {
         events: Some(vec![EventName::Agent, EventName::Chat]),
         run_id: Some(idempotency_key),
+        resume_from: None,
     };
     match connection.events(wanted).await {
         Ok(events) => Ok(Some(events)),
