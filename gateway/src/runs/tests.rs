@@ -1031,6 +1031,24 @@ async fn a_failed_turn_says_what_kind_of_failure_it_was() {
     assert_eq!(kinds, [Some(openclaw_schema::events::ChatErrorKind::RateLimit)]);
 }
 
+#[tokio::test]
+async fn a_run_that_cannot_be_stored_is_refused_and_its_key_is_free() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // A folder where the file should be.
+    let path = directory.path().join("gateway.sqlite");
+    std::fs::create_dir(&path).expect("a folder can be made");
+    let backend = Arc::new(EchoBackend::new(Duration::ZERO));
+    let bench = bench_on(Store::new(path.clone()), backend, Arc::default(), RunLimits::default());
+    for _ in 0..2 {
+        let refused = bench.runs.start(in_session("k1", "main")).await.expect_err("there is no database");
+        assert!(matches!(refused, StartError::Store(_)), "{refused}");
+        assert_eq!(bench.runs.counts(), RunCounts::default());
+    }
+    std::fs::remove_dir(&path).expect("it is empty");
+    bench.runs.start(in_session("k1", "main")).await.expect("it is stored now");
+    assert_eq!(text_of(&bench.outcome("k1").await), Some("You said: hello"));
+}
+
 // Aborting, wherever the run stands
 
 /// Where a back end stands when its run is aborted.
