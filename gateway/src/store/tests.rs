@@ -130,9 +130,11 @@ fn last_run(run_id: &str, at: u64, ended: bool) -> LastRun {
 async fn talk(store: &Store, run_id: &str, address: SessionAddress, at: u64, text: &str) -> RunEndRecord {
     use openclaw_schema::methods::agent::{AgentWaitResult, TokenUsage, WaitStatus};
     let (seq, _) = accept(store, new_run(run_id, address.clone(), at)).await;
-    let entry = |author: Author, text: &str| Entry { run_id: run_id.to_owned(), author, text: text.to_owned() };
+    let entry =
+        |author: Author, text: &str| Entry { run_id: run_id.to_owned(), author, text: text.to_owned() };
     let user = entry(Author::User, text);
-    let started = store.start_run(seq, address.clone(), TimestampMs(at), user, last_run(run_id, at, false)).await;
+    let started =
+        store.start_run(seq, address.clone(), TimestampMs(at), user, last_run(run_id, at, false)).await;
     let started = started.expect("it is stored").expect("it has not ended");
     let assistant = Author::Assistant {
         provider: "p".to_owned(),
@@ -184,7 +186,9 @@ async fn a_run_ends_once_and_all_that_follows_from_it_is_there_once() {
     assert_eq!(usage.await.expect("one row"), (1, 1, 1, 3, 0.5));
     let again = new_run("k1", address("agent:main:b", "main"), 2000);
     let known = store.accept_run(again.clone(), TimestampMs(999)).await.expect("it is answered");
-    assert!(matches!(known, Acceptance::Known(run) if run.outcome.is_some() && run.address.key == "agent:main:a"));
+    assert!(
+        matches!(known, Acceptance::Known(run) if run.outcome.is_some() && run.address.key == "agent:main:a")
+    );
     assert!(store.session("agent:main:b".to_owned()).await.expect("it reads").is_none());
     let forgotten = store.accept_run(again, TimestampMs(1000)).await.expect("it is answered");
     assert!(matches!(forgotten, Acceptance::New { .. }));
@@ -194,7 +198,8 @@ async fn a_run_ends_once_and_all_that_follows_from_it_is_there_once() {
 async fn pages_go_back_from_the_newest_message_and_long_ones_are_short() {
     let store = Store::inline();
     for number in 1..=3 {
-        talk(&store, &format!("k{number}"), address("agent:main:a", "main"), number, &format!("m{number}")).await;
+        talk(&store, &format!("k{number}"), address("agent:main:a", "main"), number, &format!("m{number}"))
+            .await;
     }
     let session = store.session("agent:main:a".to_owned()).await.expect("it reads").expect("it was used");
     for (offset, limit, max_bytes, shown, next) in [
@@ -219,7 +224,7 @@ async fn pages_go_back_from_the_newest_message_and_long_ones_are_short() {
         let texts = past.messages.iter().map(|message| message.entry.text.clone());
         (past.summary.clone(), texts.collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(told(10).await, (None, "answer m3".to_owned()), "eight bytes, the next would be two more than ten");
+    assert_eq!(told(9).await, (None, "answer m3".to_owned()), "eight bytes; the next would be two more");
     store.summarise(session.transcript, 2, "sum".to_owned()).await.expect("it is stored");
     assert_eq!(told(1000).await, (Some("sum".to_owned()), "m2 answer m3".to_owned()));
 }
@@ -272,10 +277,7 @@ async fn what_is_kept_no_more_goes_a_little_at_a_time() {
     assert_eq!(sweep(0, 2, 10).await, 0);
     assert_eq!(store.sweep_sessions(TimestampMs(50), 10).await.expect("it writes"), Vec::<String>::new());
     assert_eq!(store.sweep_sessions(TimestampMs(51), 10).await.expect("it writes"), ["main"]);
-    store
-        .delete_session("agent:main:a".to_owned(), |_| Ok::<(), ()>(()))
-        .await
-        .expect("it writes");
+    store.delete_session("agent:main:a".to_owned(), |_| Ok::<(), ()>(())).await.expect("it writes");
     let mut steps = 0;
     while store.sweep_messages(3).await.expect("it writes") > 0 {
         steps += 1;
