@@ -445,7 +445,7 @@ mod tests {
     use super::*;
 
     fn item(event: &str, payload: serde_json::Value) -> EventItem {
-        EventItem { event: event.to_owned(), seq: 1, payload, missed: None }
+        EventItem { event: event.to_owned(), seq: 1, payload, position: None, missed: None }
     }
 
     fn agent(stream: &str, data: &serde_json::Value) -> EventItem {
