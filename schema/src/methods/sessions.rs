@@ -1074,17 +1074,6 @@ fn sessions_patch() -> Examples<SessionsPatchParams, SessionsPatchResult> {
         resolved: example_resolved(),
     };
     Examples::success("another name", params(json!({ "key": "main", "label": "Everything" })), result)
-        .and_success(
-            "no name any more",
-            params(json!({ "key": "main", "label": null })),
-            SessionsPatchResult {
-                ok: true,
-                path: "/home/me/.openclaw/gateway/gateway.sqlite".to_owned(),
-                key: "agent:main:main".to_owned(),
-                entry: example_entry(),
-                resolved: example_resolved(),
-            },
-        )
         .invalid("a name of nothing", json!({ "key": "main", "label": "" }))
 }
 
