@@ -4,4 +4,5 @@ pub mod decoding;
 pub mod harness;
 pub mod hazards;
 pub mod model_server;
+pub mod processes;
 pub mod servers;
