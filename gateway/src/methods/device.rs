@@ -27,6 +27,7 @@ use crate::{
         manage::ManageError,
         setup::{self, NoPlace},
     },
+    store,
 };
 
 #[async_trait]
