@@ -62,8 +62,10 @@ impl ClientSettings {
         let recorded = target.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
         let recorded =
             recorded.map(|text| fingerprint("tlsFingerprint of the running gateway's record", text));
+        let configured = target.tls_fingerprint.as_ref();
+        let configured = configured.map(|pin| fingerprint(&pin.source.to_string(), &pin.value));
         let trust = TrustStore::new(locations.state());
-        let pinned = match pinned.or(recorded).transpose()? {
+        let pinned = match pinned.or(recorded).or(configured).transpose()? {
             // The trusted certificates are read for the addresses alone that can show one.
             None if is_encrypted(&target.url.value) => trust.find(&target.url.value)?,
             pinned => pinned,

@@ -1,7 +1,7 @@
 //! TLS on the gateway's port: which certificate is shown, whether it still holds, and by what callers can pin it.
 //!
 //! The certificate is the user's own, from two files, or one that the gateway signs itself and keeps in the state
-//! directory. Files that change while the gateway runs are taken up by [`Tls::refresh`], without a restart.
+//! directory. Files that change while the gateway runs are taken up by `Tls::refresh`, without a restart.
 
 use std::{
     fmt, fs, io,

@@ -145,6 +145,12 @@ fn an_encrypted_gateway_is_found_and_pinned_on_its_own_machine() {
     assert!(home.run(pinned).ok().contains("OK"));
     home.write(".openclaw/gateway/trusted-gateways.json", &format!("{{\"{url}\": \"{pin}\"}}"));
     assert!(home.run(["gateway", "health", "--url", &url, "--token", "a-token"]).ok().contains("OK"));
+    assert!(home.run(["gateway", "health", "--port", &port.to_string()]).ok().contains("OK"));
+    let elsewhere = Home::new();
+    let remote = format!("{{ url: '{url}', token: 'a-token', tlsFingerprint: '{pin}' }}");
+    elsewhere
+        .write(".openclaw/openclaw.json", &format!("{{ gateway: {{ mode: 'remote', remote: {remote} }} }}"));
+    assert!(elsewhere.run(["gateway", "health"]).ok().contains("OK"));
     let other = "00".repeat(32);
     let changed = home.run(["gateway", "health", "--tls-fingerprint", &other]);
     assert!(changed.refused(4).contains(pin) && changed.stderr.contains(&other), "{changed:?}");

@@ -33,6 +33,8 @@ pub struct ClientTarget {
     /// What to present there: a gateway takes a secret as token or as password, whatever its mode. Absent when none
     /// is known; the gateway may ask for none.
     pub credential: Option<Sourced<SecretString>>,
+    /// `gateway.remote.tlsFingerprint`, for the gateway of `gateway.remote.url`.
+    pub tls_fingerprint: Option<Sourced<String>>,
     /// What the gateway says of itself, when its record says where it is.
     pub record: Option<RuntimeRecord>,
 }
@@ -63,11 +65,12 @@ pub fn resolve_client(
         return Ok(ClientTarget {
             url: Sourced::new(url.clone(), Source::Flag("--url")),
             credential: Some(credential),
+            tls_fingerprint: None,
             record: None,
         });
     }
-    if let Some(port) = flags.port {
-        return sources.local(Sourced::new(port, Source::Flag("--port")));
+    if flags.port.is_some() {
+        return sources.local();
     }
     if let Some(url) = env.text(env::GATEWAY_URL)? {
         let credential = match sources.flag() {
@@ -77,7 +80,7 @@ pub fn resolve_client(
                 None => sources.variable(env::GATEWAY_PASSWORD)?,
             },
         };
-        return Ok(ClientTarget { url, credential, record: None });
+        return Ok(ClientTarget { url, credential, tls_fingerprint: None, record: None });
     }
     let config = sources.config()?;
     if let Some(mode) = &config.gateway.mode
@@ -86,10 +89,15 @@ pub fn resolve_client(
         let url = config.gateway.remote.url.as_ref();
         let url = url.ok_or_else(|| ConfigError::NoRemoteUrl { origin: mode.source.clone() })?;
         let url = substitute(url, env)?;
-        return Ok(ClientTarget { url, credential: sources.remote_credential()?, record: None });
+        let pin = config.gateway.remote.tls_fingerprint.as_ref();
+        return Ok(ClientTarget {
+            url,
+            credential: sources.remote_credential()?,
+            tls_fingerprint: pin.map(|pin| substitute(pin, env)).transpose()?,
+            record: None,
+        });
     }
-    let (url, record) = sources.this_machine()?;
-    Ok(ClientTarget { url, credential: sources.local_credential()?, record })
+    sources.local()
 }
 
 /// The gateways that `gateway probe` looks at, each with what is presented there.
@@ -153,7 +161,7 @@ pub fn resolve_probe(
         (None, None) => None,
         (None, Some(_)) if flags.port.is_some() => None,
         _ => {
-            let ClientTarget { url, credential, record } = resolve_client(locations, env, flags)?;
+            let ClientTarget { url, credential, record, .. } = resolve_client(locations, env, flags)?;
             Some(ProbeTarget { url, credential, credential_problem: None, record })
         }
     };
@@ -219,11 +227,10 @@ impl Sources<'_> {
         Ok(self.config.get_or_init(|| config))
     }
 
-    /// The gateway on this machine with this port.
-    fn local(&self, port: Sourced<u16>) -> Result<ClientTarget, ConfigError> {
-        let url = format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value);
-        let credential = self.local_credential()?;
-        Ok(ClientTarget { url: Sourced::new(url, port.source), credential, record: None })
+    /// The gateway on this machine.
+    fn local(&self) -> Result<ClientTarget, ConfigError> {
+        let (url, record) = self.this_machine()?;
+        Ok(ClientTarget { url, credential: self.local_credential()?, tls_fingerprint: None, record })
     }
 
     /// The port of a gateway on this machine, whichever runs.
@@ -239,12 +246,15 @@ impl Sources<'_> {
     }
 
     /// Where the gateway on this machine is. The record of one that runs comes before the configuration.
+    /// It says more of the gateway on a port that was named, too.
     fn this_machine(&self) -> Result<(Sourced<String>, Option<RuntimeRecord>), ConfigError> {
         let port = self.port()?;
-        if matches!(port.source, Source::File { .. } | Source::Default)
-            && let Some(record) = RuntimeRecord::read(self.locations.state())
+        let is_named = !matches!(port.source, Source::File { .. } | Source::Default);
+        if let Some(record) = RuntimeRecord::read(self.locations.state())
+            && (!is_named || record.port == port.value)
         {
-            let source = Source::Record { path: self.locations.state().runtime_record_file() };
+            let recorded = Source::Record { path: self.locations.state().runtime_record_file() };
+            let source = if is_named { port.source } else { recorded };
             return Ok((Sourced::new(record.local_url(), source), Some(record)));
         }
         Ok((Sourced::new(format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value), port.source), None))
