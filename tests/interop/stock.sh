@@ -93,6 +93,8 @@ row 1 '"code": "UNAVAILABLE"' gateway call agent --message hi --expect-final --j
 row 1 'unknown method: nope.nope' gateway call nope.nope "$@"
 row 0 '"ok": true' gateway health --json "$@"
 row 0 'OK (' gateway health "$@"
+row 0 'OK: the gateway answers' gateway probe --timeout 10000 "$@"
+row 0 'OK: the gateway answers' gateway status "$@"
 row 0 '"ok": true' gateway call health --url "$url" --password secret
 row 4 'gateway token mismatch' gateway call health --url "$url" --token wrong
 row 4 '"AUTH_TOKEN_MISMATCH"' gateway call health --json --url "$url" --token wrong
