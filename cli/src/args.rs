@@ -81,6 +81,12 @@ Examples:
   openclaw gateway schema > openrpc.json
   openclaw gateway schema --live --url ws://127.0.0.1:18789 --token secret";
 
+const USAGE_COST_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway usage-cost
+  openclaw gateway usage-cost --days 7 --agent work
+  openclaw gateway usage-cost --days 1 --json | jq .totals.totalCost";
+
 const INSTALL_EXAMPLES: &str = "\
 Examples:
   openclaw gateway install --dry-run          show what would be written and run
@@ -191,6 +197,7 @@ pub(crate) enum GatewayCommand {
     Run(RunCommand),
     Call(CallArgs),
     Health(HealthArgs),
+    UsageCost(UsageCostArgs),
     Install(InstallArgs),
     Start(StartArgs),
     Stop(StopArgs),
@@ -405,6 +412,32 @@ pub(crate) struct CallArgs {
     after_help = format!("{HEALTH_EXAMPLES}\n\n{}", exit_codes())
 )]
 pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Show what the runs of the last days consumed, and what that cost.
+///
+/// Days are those of UTC, today included. Answers of models whose price nobody told are counted, and named; runs that
+/// failed or were ended before their answer was whole are not in it.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{USAGE_COST_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct UsageCostArgs {
+    /// How many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3660))]
+    pub(crate) days: u64,
+
+    /// The runs of this agent alone.
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) agent: Option<String>,
+
+    /// The runs of all agents: what this gateway answers by default; a stock gateway must be asked.
+    #[arg(long, conflicts_with = "agent")]
+    pub(crate) all_agents: bool,
+
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -12,3 +12,4 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod usage_cost;

@@ -119,6 +119,7 @@ fn dispatch(
             commands::call::call(&args, global, method, given, printer)
         }
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
+        Some(GatewayCommand::UsageCost(args)) => commands::usage_cost::usage_cost(&args, global, printer),
         Some(GatewayCommand::Install(args)) => commands::service::install(&args, global, printer),
         Some(GatewayCommand::Start(args)) => commands::service::start(&args, global, printer),
         Some(GatewayCommand::Stop(args)) => commands::service::stop(&args, global, printer),

@@ -32,6 +32,7 @@ use crate::{
     settings::{Agents, Limits},
     state::StateDir,
     tls::Tls,
+    usage::UsageLedger,
 };
 
 /// For how long a health snapshot answers calls that do not ask for a fresh one.
@@ -51,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
     pub(crate) sessions: Sessions,
+    pub(crate) usage: UsageLedger,
     pub(crate) config: Arc<ConfigFile>,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
@@ -69,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
     pub(crate) sessions: Sessions,
+    pub(crate) usage: UsageLedger,
     pub(crate) config: ConfigFile,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
@@ -97,7 +100,7 @@ struct Snapshot {
 
 impl Context {
     pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
-        let Parts { state, identity, agents, runs, sessions, config, logs, devices, events } = parts;
+        let Parts { state, identity, agents, runs, sessions, usage, config, logs, devices, events } = parts;
         let hostname = host::hostname();
         Self {
             started: Instant::now(),
@@ -109,6 +112,7 @@ impl Context {
             agents,
             runs,
             sessions,
+            usage,
             config: Arc::new(config),
             logs,
             devices,

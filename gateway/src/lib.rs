@@ -28,6 +28,7 @@ mod store;
 pub mod tls;
 pub mod transcripts;
 pub mod trust;
+mod usage;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -62,6 +63,7 @@ use crate::{
     state::StateError,
     store::Store,
     tls::{Fingerprints, Tls, TlsError},
+    usage::UsageLedger,
     wire::{Shared, guard::Guard},
 };
 
@@ -209,6 +211,7 @@ impl GatewayBuilder {
         let agents = settings.agents.clone();
         let runs = Runs::new(backend, events.clone(), agents, store.clone(), RunLimits::default());
         let sessions = Sessions::new(store.clone(), runs.clone(), events.clone());
+        let usage = UsageLedger::new(store.clone());
         let config = ConfigFile::new(settings.config_file, &settings.auth).map_err(StartError::Random)?;
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
         let authenticator = Arc::new(Authenticator::new(&settings.auth));
@@ -225,6 +228,7 @@ impl GatewayBuilder {
             agents: settings.agents,
             runs: runs.clone(),
             sessions,
+            usage,
             config,
             logs,
             devices,

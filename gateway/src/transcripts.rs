@@ -38,7 +38,7 @@ pub struct Message {
 }
 
 /// What is recorded as a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The run that it belongs to.
     pub run_id: String,
@@ -63,7 +63,7 @@ impl Entry {
 }
 
 /// Who wrote a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Author {
     /// A caller.

@@ -231,7 +231,7 @@ pub struct PresenceEvent {
 }
 
 /// Payload of `sessions.changed`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionsChangedEvent {
     /// The session, in full; absent when the list as a whole is to be read again.
@@ -258,7 +258,7 @@ pub struct SessionsChangedEvent {
 }
 
 /// Payload of `session.message`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionMessageEvent {
     /// The session, in full.

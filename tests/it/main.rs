@@ -40,3 +40,5 @@ mod stock_schema;
 mod tidy;
 /// TLS on the port, and what the client trusts.
 mod tls;
+/// Tokens and costs: told, stored, summed up over a restart.
+mod usage;

@@ -211,6 +211,33 @@ fn a_run_streams_as_lines_that_end_with_the_outcome() {
 }
 
 #[test]
+fn what_runs_consumed_is_shown_as_a_table_and_as_json() {
+    let home = Home::new();
+    let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);
+    let cost = |args: &[&'static str]| {
+        home.run(["--dev", "gateway", "usage-cost"].into_iter().chain(args.iter().copied()))
+    };
+    let unused = cost(&[]);
+    assert!(unused.ok().starts_with("Usage cost (30 days)\nTotal: $0.0000 · 0 tokens\n"), "{unused:?}");
+    home.run(["--dev", "gateway", "call", "agent", "message=hello there", "--expect-final"]).ok();
+    let table = cost(&["--days", "7"]);
+    let lines: Vec<&str> = table.ok().lines().collect();
+    assert_eq!(lines[..2], ["Usage cost (7 days)", "Total: $0.0000 · 6 tokens"], "{table:?}");
+    let echo: Vec<&str> = lines[lines.len() - 1].split_whitespace().collect();
+    assert_eq!(echo, ["echo/echo-1", "2", "4", "0", "0", "6", "$0.0000"], "{table:?}");
+    let document = cost(&["--agent", "dev", "--json"]).json(0);
+    assert_eq!(
+        (&document["totals"]["runs"], &document["totals"]["missingCostEntries"]),
+        (&1.into(), &0.into())
+    );
+    let unknown = cost(&["--agent", "nobody"]);
+    assert!(unknown.refused(1).contains("nobody"), "{unknown:?}");
+    let both = cost(&["--agent", "dev", "--all-agents"]);
+    assert!(both.refused(2).contains("--all-agents"), "{both:?}");
+    server.stop(Signal::TERM);
+}
+
+#[test]
 fn a_terminal_shows_the_answer_as_it_is_written_and_the_pipe_gets_the_outcome() {
     let home = Home::new();
     let server = Server::start(&home, ["gateway", "--dev", "--port", "0"]);

@@ -49,7 +49,7 @@ impl Backend for EchoBackend {
             }
             let (input, output) = (tokens(&request.message), tokens(&answer));
             let usage = TokenUsage { input, output, total: input + output, ..TokenUsage::default() };
-            Ok(BackendAnswer { usage, cost_usd: None, model: None, stop_reason: "stop".to_owned() })
+            Ok(BackendAnswer { usage, cost_usd: Some(0.0), model: None, stop_reason: "stop".to_owned() })
         })
     }
 }

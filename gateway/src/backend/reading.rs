@@ -22,10 +22,10 @@ pub(super) struct Reading {
 impl Reading {
     /// The answer, at its prices.
     pub(super) fn answer(self, prices: Option<Prices>) -> BackendAnswer {
-        let usage = TokenUsage {
-            total: self.usage.input + self.usage.output + self.usage.cache_read + self.usage.cache_write,
-            ..self.usage
-        };
+        let parts = [self.usage.input, self.usage.output, self.usage.cache_read, self.usage.cache_write];
+        let usage = TokenUsage { total: parts.into_iter().fold(0, u64::saturating_add), ..self.usage };
+        // Where nothing was counted, prices say nothing.
+        let prices = prices.filter(|_| usage.total > 0);
         BackendAnswer {
             cost_usd: self.cost_usd.or_else(|| prices.map(|prices| prices.of(&usage))),
             usage,

@@ -12,6 +12,7 @@ mod logs;
 mod models;
 mod rpc;
 mod sessions;
+mod usage;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use openclaw_schema::{
     problem::ParamProblem,
     server::{
         AgentServer, AgentsServer, ChatServer, ConfigServer, ConnectServer, DeviceServer, EventsServer,
-        GatewayServer, LogsServer, ModelsServer, RpcServer, SessionsServer,
+        GatewayServer, LogsServer, ModelsServer, RpcServer, SessionsServer, UsageServer,
     },
 };
 
@@ -52,7 +53,8 @@ pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodErro
     methods.merge(LogsServer::into_rpc(handlers.clone()))?;
     methods.merge(ModelsServer::into_rpc(handlers.clone()))?;
     methods.merge(RpcServer::into_rpc(handlers.clone()))?;
-    methods.merge(SessionsServer::into_rpc(handlers))?;
+    methods.merge(SessionsServer::into_rpc(handlers.clone()))?;
+    methods.merge(UsageServer::into_rpc(handlers))?;
     Ok(methods)
 }
 

@@ -17,7 +17,7 @@ use openclaw_schema::{
     methods::{
         agent::{
             AckStatus, AgentAck, AgentMeta, AgentOutcome, AgentPayload, AgentResult, AgentWaitResult,
-            ModelMeta, RunStatus, TokenUsage, WaitStatus,
+            ModelMeta, RunStatus, TokenCost, TokenUsage, WaitStatus,
         },
         models::ModelInfo,
         sessions::SessionStatus,
@@ -480,10 +480,7 @@ impl Run {
             session_key: self.address.key.clone(),
             agent_id: self.address.agent_id.clone(),
             last_run: closed.last_run.clone(),
-            usage: match ending {
-                Ending::Answered(answer) => Some((answer.usage, answer.cost_usd)),
-                Ending::Failed(_) | Ending::Stopped(_) | Ending::Interrupted => None,
-            },
+            usage: ending.usage(),
         }
     }
 
@@ -676,10 +673,14 @@ impl Ending {
         }
     }
 
-    /// What was consumed, where that is known.
+    /// What was consumed and what that cost, where it is known.
     pub(super) fn usage(&self) -> Option<TokenUsage> {
         match self {
-            Self::Answered(answer) => Some(answer.usage),
+            Self::Answered(answer) => {
+                // What is no amount is not known.
+                let cost = answer.cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0);
+                Some(TokenUsage { cost: cost.map(|total| TokenCost { total }), ..answer.usage })
+            }
             Self::Failed(_) | Self::Stopped(_) | Self::Interrupted => None,
         }
     }

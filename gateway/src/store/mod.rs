@@ -15,6 +15,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod transcripts;
+mod usage;
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -37,6 +38,7 @@ pub(crate) use self::{
     devices::DeviceChange,
     runs::{Acceptance, Ended, NewRun, OpenRun, RunEndRecord, RunStart, StoredRequest, StoredRun},
     sessions::{ListFilter, SessionChange, SessionCounts},
+    usage::{DayUsage, day_of},
 };
 
 /// How many jobs are committed together at most.

@@ -11,15 +11,14 @@ use openclaw_schema::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{SessionCounts, Store, StoreError, json, named, sessions, stored, time, to_json, transcripts};
+use super::{
+    SessionCounts, Store, StoreError, json, named, sessions, stored, time, to_json, transcripts, usage,
+};
 use crate::{
     runs::Origin,
     sessions::{LastRun, Session, SessionAddress, list::title_of},
     transcripts::{Entry, Message},
 };
-
-/// How long a day is, in milliseconds.
-const DAY_MS: u64 = 86_400_000;
 
 /// A run on its way to be accepted.
 #[derive(Debug, Clone)]
@@ -102,7 +101,8 @@ pub(crate) struct RunEndRecord {
     pub(crate) session_key: String,
     pub(crate) agent_id: String,
     pub(crate) last_run: LastRun,
-    pub(crate) usage: Option<(TokenUsage, Option<f64>)>,
+    /// What it consumed, where known.
+    pub(crate) usage: Option<TokenUsage>,
 }
 
 impl Store {
@@ -208,8 +208,8 @@ impl Store {
                 }
                 _ => None,
             };
-            if let Some((usage, cost)) = end.usage {
-                add_usage(connection, end.at, &end.agent_id, &end.last_run, usage, cost)?;
+            if let Some(consumed) = end.usage {
+                usage::add(connection, end.at, &end.agent_id, &end.last_run.model, consumed)?;
             }
             let Some(mut session) = sessions::find(connection, &end.session_key)? else {
                 return Ok(Some((None, message)));
@@ -342,40 +342,4 @@ fn stored_run(row: &Row<'_>) -> rusqlite::Result<StoredRun> {
         started_at: row.get::<_, Option<i64>>(5)?.map(super::read),
         outcome: if has_outcome { Some(json(row, 6)?) } else { None },
     })
-}
-
-fn add_usage(
-    connection: &Connection,
-    at: TimestampMs,
-    agent_id: &str,
-    run: &LastRun,
-    usage: TokenUsage,
-    cost: Option<f64>,
-) -> rusqlite::Result<()> {
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(
-            "INSERT INTO usage_daily VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (day, agent_id, provider, model) DO UPDATE SET
-                 runs = runs + 1, priced_runs = priced_runs + excluded.priced_runs,
-                 input_tokens = input_tokens + excluded.input_tokens,
-                 output_tokens = output_tokens + excluded.output_tokens,
-                 cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
-                 cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
-                 total_tokens = total_tokens + excluded.total_tokens, cost_usd = cost_usd + excluded.cost_usd",
-        )?
-        .execute(params![
-            number(at.0 / DAY_MS),
-            agent_id,
-            run.model.provider,
-            run.model.id,
-            cost.is_some(),
-            number(usage.input),
-            number(usage.output),
-            number(usage.cache_read),
-            number(usage.cache_write),
-            number(usage.total),
-            cost.unwrap_or_default(),
-        ])
-        .map(drop)
 }

@@ -128,7 +128,7 @@ fn last_run(run_id: &str, at: u64, ended: bool) -> LastRun {
 
 /// Says something in a session, and has it answered.
 async fn talk(store: &Store, run_id: &str, address: SessionAddress, at: u64, text: &str) -> RunEndRecord {
-    use openclaw_schema::methods::agent::{AgentWaitResult, TokenUsage, WaitStatus};
+    use openclaw_schema::methods::agent::{AgentWaitResult, TokenCost, TokenUsage, WaitStatus};
     let (seq, _) = accept(store, new_run(run_id, address.clone(), at)).await;
     let entry =
         |author: Author, text: &str| Entry { run_id: run_id.to_owned(), author, text: text.to_owned() };
@@ -161,7 +161,13 @@ async fn talk(store: &Store, run_id: &str, address: SessionAddress, at: u64, tex
         session_key: address.key,
         agent_id: address.agent_id,
         last_run: last_run(run_id, at, true),
-        usage: Some((TokenUsage { input: 1, output: 2, total: 3, ..TokenUsage::default() }, Some(0.5))),
+        usage: Some(TokenUsage {
+            input: 1,
+            output: 2,
+            total: 3,
+            cost: Some(TokenCost { total: 0.5 }),
+            ..TokenUsage::default()
+        }),
     };
     assert!(store.end_run(end.clone()).await.expect("it is stored").is_some());
     end

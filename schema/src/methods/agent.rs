@@ -93,7 +93,7 @@ pub enum RunStatus {
 }
 
 /// The outcome of a run. Every outcome carries `runId`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentOutcome {
     /// The run: the idempotency key.
@@ -113,7 +113,7 @@ pub struct AgentOutcome {
 }
 
 /// What a run produced.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentResult {
     /// The answer, in parts.
@@ -137,13 +137,13 @@ pub struct AgentPayload {
 }
 
 /// Facts about a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentMeta {
     /// How long the run took, in milliseconds.
     #[serde(default)]
     pub duration_ms: u64,
-    /// Which model answered, and what it consumed.
+    /// Which model answered, a fallback where one did, and what it consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_meta: Option<ModelMeta>,
     /// Whether the run was aborted.
@@ -155,7 +155,7 @@ pub struct AgentMeta {
 }
 
 /// Which model answered, and what it consumed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelMeta {
     /// The session.
@@ -173,7 +173,7 @@ pub struct ModelMeta {
 }
 
 /// Tokens consumed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenUsage {
     /// Tokens read.
@@ -191,6 +191,17 @@ pub struct TokenUsage {
     /// All of them.
     #[serde(default)]
     pub total: u64,
+    /// What they cost; absent where neither the provider nor the configuration tells a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<TokenCost>,
+}
+
+/// What tokens cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenCost {
+    /// All of it, in US dollars.
+    pub total: f64,
 }
 
 /// Params of `agent.wait`.
@@ -218,7 +229,7 @@ pub enum WaitStatus {
 }
 
 /// Result of `agent.wait`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentWaitResult {
     /// The run.

@@ -151,7 +151,7 @@ pub struct ChatHistoryParams {
 }
 
 /// Result of `chat.history`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatHistoryResult {
     /// The session as the caller wrote it; `sessionInfo.key` has the key in full.
@@ -202,7 +202,7 @@ pub enum HistoryKind {
 }
 
 /// One message of a conversation, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryMessage {
     /// Who wrote it: `user` or `assistant`.

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod models;
 pub mod rpc;
 pub mod sessions;
+pub mod usage;
 
 use crate::contract::{Contract, MethodRecord};
 
@@ -31,6 +32,7 @@ pub const TABLES: &[&[MethodRecord]] = &[
     models::ModelsContract::METHODS,
     rpc::RpcContract::METHODS,
     sessions::SessionsContract::METHODS,
+    usage::UsageContract::METHODS,
 ];
 
 /// Every method of the core contract.

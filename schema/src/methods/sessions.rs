@@ -79,7 +79,7 @@ pub enum SessionsSort {
 }
 
 /// Result of `sessions.list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionsListResult {
     /// When the list was made.
@@ -152,7 +152,7 @@ pub enum SessionStatus {
 }
 
 /// One session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionRow {
     /// The key in full, for example `agent:main:main`.
@@ -238,6 +238,9 @@ pub struct SessionRow {
     /// Both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_tokens: Option<u64>,
+    /// What the newest run cost, in US dollars; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_cost_usd: Option<f64>,
     /// The size of the model's context window in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_tokens: Option<u64>,
@@ -299,7 +302,7 @@ pub struct SessionsGetParams {
 }
 
 /// Result of `sessions.get`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionsGetResult {
     /// The messages, oldest first; empty for a session that nobody has used yet.
@@ -427,7 +430,7 @@ pub struct SessionsDescribeParams {
 }
 
 /// Result of `sessions.describe`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionsDescribeResult {
     /// The session; null when nobody has used it yet.
@@ -919,6 +922,7 @@ pub(crate) fn example_row() -> SessionRow {
         input_tokens: Some(1),
         output_tokens: Some(3),
         total_tokens: Some(4),
+        estimated_cost_usd: Some(0.0),
         context_tokens: Some(8192),
         model_provider: Some("echo".to_owned()),
         model: Some("echo-1".to_owned()),
