@@ -23,8 +23,12 @@ fn models(server: &ModelServer) -> ModelSettings {
         models,
         ..ProviderSettings::new(Api::OpenAiCompletions, server.openai_url())
     };
-    let priced =
-        vec![row("status-401", Some(prices)), row("hello", Some(prices)), row("no-usage", Some(prices)), row("refuse", Some(prices))];
+    let priced = vec![
+        row("status-401", Some(prices)),
+        row("hello", Some(prices)),
+        row("no-usage", Some(prices)),
+        row("refuse", Some(prices)),
+    ];
     ModelSettings {
         providers: [
             ("o".to_owned(), provider(priced)),
