@@ -1,9 +1,11 @@
 //! The commands: each takes what was typed and a [`Printer`](crate::output::Printer), and says how it ended.
 
+pub(crate) mod auth;
 pub(crate) mod call;
 pub(crate) mod completion;
 pub(crate) mod describe;
 pub(crate) mod health;
+pub(crate) mod logs;
 pub(crate) mod methods;
 pub(crate) mod run;
 pub(crate) mod schema;

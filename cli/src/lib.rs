@@ -10,6 +10,7 @@ mod flags;
 mod method;
 mod output;
 mod settings;
+mod takeover;
 mod trust;
 mod watch;
 
@@ -20,7 +21,7 @@ use clap_complete::CompleteEnv;
 use openclaw_schema::methods;
 
 use crate::{
-    args::{Cli, GatewayArgs, GatewayCommand},
+    args::{AuthCommand, Cli, GatewayArgs, GatewayCommand},
     argv::{CallScan, OutputFlags},
     commands::completion,
     error::{CliError, Failure, Result},
@@ -112,6 +113,10 @@ fn dispatch(
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
+        Some(GatewayCommand::Logs(args)) => commands::logs::logs(&args, global, printer),
+        Some(GatewayCommand::Auth(args)) => match &args.command {
+            AuthCommand::Explain(args) => commands::auth::explain(args, global, printer),
+        },
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
     }
 }

@@ -69,7 +69,9 @@ impl EventBus {
             | EventName::DevicePairRequested
             | EventName::DevicePairResolved => 0,
         };
-        if self.sender.receiver_count() == 0 {
+        let receivers = self.sender.receiver_count();
+        crate::logs::traffic::event(name.name(), receivers);
+        if receivers == 0 {
             return;
         }
         match serde_json::value::to_raw_value(payload) {

@@ -24,7 +24,8 @@ pub mod server {
     pub use crate::methods::{
         agent::AgentServer, agents::AgentsServer, chat::ChatServer, config::ConfigServer,
         connect::ConnectServer, device::DeviceServer, events::EventsServer, gateway::GatewayServer,
-        logs::LogsServer, models::ModelsServer, rpc::RpcServer, sessions::SessionsServer,
+        lifecycle::LifecycleServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer,
+        sessions::SessionsServer,
     };
 }
 
@@ -33,6 +34,7 @@ pub mod client {
     pub use crate::methods::{
         agent::AgentClient, agents::AgentsClient, chat::ChatClient, config::ConfigClient,
         connect::ConnectClient, device::DeviceClient, events::EventsClient, gateway::GatewayClient,
-        logs::LogsClient, models::ModelsClient, rpc::RpcClient, sessions::SessionsClient,
+        lifecycle::LifecycleClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient,
+        sessions::SessionsClient,
     };
 }

@@ -1,11 +1,14 @@
 //! The real binary: exit code, stdout and stderr of every command, against nobody, a fake gateway, and files.
 //!
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
-//! one that speaks OpenClaw frames, `server` runs one.
+//! one that speaks OpenClaw frames, `server` runs one, `lifecycle` restarts it and reads its log, `run_options` is the
+//! table of what `gateway run` takes.
 
 mod client;
 mod fake;
+mod lifecycle;
 mod offline;
 mod process;
+mod run_options;
 mod server;
 mod stock;

@@ -27,7 +27,8 @@ pub const GATEWAY_URL: &str = "OPENCLAW_GATEWAY_URL";
 pub const GATEWAY_TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
 /// The password that callers present; the configuration and the flags come before it.
 pub const GATEWAY_PASSWORD: &str = "OPENCLAW_GATEWAY_PASSWORD";
-/// The least severe level that is logged, to the file and to the console.
+/// The least severe level that is logged, to the file and to the console; also per part of the program, as in
+/// `info,wire=debug`.
 pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 
 /// Set to `1`: client commands speak plain `ws` and `http` to other hosts too.

@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName, json5,
+    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName,
+    json5,
 };
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
@@ -99,6 +100,12 @@ pub struct Logging {
     pub file: Option<Sourced<String>>,
     /// `maxFileBytes`, from 1.
     pub max_file_bytes: Option<Sourced<u64>>,
+    /// `consoleStyle`.
+    pub console_style: Option<Sourced<ConsoleStyle>>,
+    /// `redactPatterns`: regular expressions of what is kept out of the log.
+    pub redact_patterns: Option<Sourced<Vec<String>>>,
+    /// `filters`: levels of parts of the program, in the order of the file. Stock has no such key.
+    pub filters: Vec<(String, Sourced<LogLevel>)>,
 }
 
 /// The section `commands`.
@@ -231,11 +238,16 @@ fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sour
 
 fn logging(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Logging, ConfigError> {
     section.check_keys(
-        &["level", "consoleLevel", "file", "maxFileBytes"],
-        &["consoleStyle", "redactPatterns"],
+        &["level", "consoleLevel", "file", "maxFileBytes", "consoleStyle", "redactPatterns", "filters"],
+        &[],
         warnings,
     )?;
+    let filters = section.section("filters")?;
+    let level = |part: &String| Ok::<_, ConfigError>(filters.name(part)?.map(|level| (part.clone(), level)));
     Ok(Logging {
+        console_style: section.name("consoleStyle")?,
+        redact_patterns: section.texts("redactPatterns")?,
+        filters: filters.keys().filter_map(|part| level(part).transpose()).collect::<Result<_, _>>()?,
         level: section.name("level")?,
         console_level: section.name("consoleLevel")?,
         file: section.text("file")?,
@@ -343,6 +355,12 @@ impl<'a> Section<'a> {
 
     fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    fn texts(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
+        self.read(name, "a list of texts", |value| {
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        })
     }
 
     fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {

@@ -414,7 +414,7 @@ fn upgrade(
     let from_browser = headers.contains_key(ORIGIN);
     let speaks_jsonrpc = offers_jsonrpc || request.uri().path() == RPC_PATH;
     if shared.dispatcher.refuses_calls() {
-        let error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
+        let error = shared.context.lifecycle.refusal("");
         return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
     }
     let connection = if speaks_jsonrpc {
