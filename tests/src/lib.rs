@@ -2,4 +2,6 @@
 
 pub mod harness;
 pub mod hazards;
+pub mod load;
+pub mod process;
 pub mod servers;
