@@ -1,6 +1,10 @@
 //! What can be typed: clap types only. What follows from it is decided in `settings` and `commands`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -48,6 +52,19 @@ Examples:
   openclaw gateway health --url ws://127.0.0.1:18789 --token-file token.txt
   openclaw gateway health --json --timeout 2000";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway status
+  openclaw gateway status --require-rpc --json      for scripts: fails unless the gateway works
+  openclaw gateway status --no-probe                the service alone";
+
+const PROBE_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway probe
+  openclaw gateway probe --json --timeout 1000
+  openclaw gateway probe --ssh ada@studio --token-file token.txt   one that listens on its own loopback alone
+  openclaw gateway probe --require-rpc                             fails unless all works";
+
 const METHODS_EXAMPLES: &str = "\
 Examples:
   openclaw gateway methods
@@ -75,6 +92,30 @@ const AUTH_EXAMPLES: &str = "\
 Examples:
   openclaw gateway auth explain
   openclaw --dev gateway auth explain --json";
+
+const INSTALL_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway install --dry-run          show what would be written and run
+  openclaw gateway install && openclaw gateway start
+  openclaw gateway install --token-file token.txt --env OPENAI_API_KEY=KEY
+  sudo openclaw gateway install --system      start with the machine, run as the account that called sudo
+  openclaw --profile work gateway install --port 18790";
+
+const SERVICE_EXAMPLES: &str = "\
+`cli/SERVICE.md` is the page on operating the service.";
+
+const DISCOVER_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway discover
+  openclaw gateway discover --timeout 5000 --domain openclaw.internal
+  openclaw gateway discover --json | jq -r '.beacons[].wsUrl'";
+
+const DNS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway dns                        everything, with what to do
+  openclaw gateway dns --domain openclaw.internal --address 100.64.0.5
+  openclaw gateway dns --format dnsmasq > /etc/dnsmasq.d/openclaw.conf
+  openclaw gateway dns --write                the zone file, in the state directory";
 
 const COMPLETION_EXAMPLES: &str = "\
 Set-up:
@@ -163,11 +204,20 @@ pub(crate) enum GatewayCommand {
     Run(RunCommand),
     Call(CallArgs),
     Health(HealthArgs),
+    Install(InstallArgs),
+    Start(StartArgs),
+    Stop(StopArgs),
+    Restart(RestartArgs),
+    Uninstall(UninstallArgs),
+    Status(StatusArgs),
+    Probe(ProbeArgs),
     Methods(MethodsArgs),
     Describe(DescribeArgs),
     Schema(SchemaArgs),
     Logs(LogsArgs),
     Auth(AuthArgs),
+    Discover(DiscoverArgs),
+    Dns(DnsArgs),
 }
 
 /// Run a gateway in the foreground.
@@ -247,6 +297,25 @@ pub(crate) struct RunArgs {
     /// Short for `--ws-log compact`.
     #[arg(long, conflicts_with = "ws_log")]
     pub(crate) compact: bool,
+
+    /// Write every raw model event to a file, one JSON line each, keys masked.
+    #[arg(long)]
+    pub(crate) raw_stream: bool,
+
+    /// Which file that is. By default `OPENCLAW_RAW_STREAM_PATH`, then `gateway/logs/raw-stream.jsonl` in the state
+    /// directory. Nothing is written without `--raw-stream`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) raw_stream_path: Option<PathBuf>,
+
+    /// Show what command-line back ends such as `claude` write, stdout and stderr, on the console, and of the
+    /// gateway's log errors alone.
+    #[arg(long, alias = "cli-backend-logs")]
+    pub(crate) claude_cli_logs: bool,
+
+    /// The service manager that runs the gateway, where it starts it again after every exit code but 0: a faulty
+    /// configuration then ends with 0, and nothing but errors before the log begins goes to the console.
+    #[arg(long, value_name = "MANAGER", hide = true)]
+    pub(crate) supervised_by: Option<SupervisorArg>,
 }
 
 /// Which calls the console shows.
@@ -259,6 +328,15 @@ pub(crate) enum WsLogArg {
     Full,
     /// One line for every call.
     Compact,
+}
+
+/// A service manager that does not tell exit codes apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SupervisorArg {
+    /// launchd of macOS.
+    Launchd,
+    /// The task scheduler of Windows.
+    Schtasks,
 }
 
 /// Where a gateway listens.
@@ -323,8 +401,8 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) allow_plaintext: bool,
 
-    /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default; by default
-    /// there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
+    /// How long the whole command may take, in milliseconds; 0 sets no bound. 10000 by default, 3000 for
+    /// `probe`; by default there is no bound once a call is sent that waits by design (`agent.wait`, `--expect-final`).
     #[arg(long, value_name = "MS")]
     pub(crate) timeout: Option<u64>,
 
@@ -374,6 +452,186 @@ pub(crate) struct CallArgs {
     after_help = format!("{HEALTH_EXAMPLES}\n\n{}", exit_codes())
 )]
 pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Options of every command that concerns the service.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service of the machine, not that of the account. Without it, the one that is installed.
+    #[arg(long)]
+    pub(crate) system: bool,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of the commands that wait for the gateway.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitArgs {
+    /// How long to wait for the effect, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    pub(crate) timeout: u64,
+}
+
+/// Make the gateway a service of this machine.
+///
+/// It starts at login, or with the machine, and again after a crash, but not over a faulty configuration. It is not
+/// started now: `openclaw gateway start` does. What is there already and would change is shown, and replaced only
+/// with `--force`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = INSTALL_EXAMPLES)]
+pub(crate) struct InstallArgs {
+    /// Listen on this port. By default `OPENCLAW_GATEWAY_PORT`, then what the configuration says at each start.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// The token that callers must present. It is kept in a file that only you can read, not in the service's
+    /// definition. Others on this machine can read it in the list of processes now: `--token-file` is safer.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+
+    /// Read that token from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Accepted for scripts written for stock OpenClaw. There is one runtime: this program.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Option<String>,
+
+    /// Set a variable for the service. One whose name looks like a secret is kept in a file that only you can read.
+    /// May be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+
+    /// Replace a service that differs, also one of another installation. `uninstall` puts that one's file back.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Show every file and every command, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+}
+
+/// Start the service.
+///
+/// Waits until the gateway is ready. One that runs already is left alone.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Stop the service.
+///
+/// Waits until the gateway has stopped. A gateway in the state directory that no service runs is stopped too. The
+/// service starts again at the next login or boot.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+
+    /// Accepted for scripts written for stock OpenClaw. This program never asks.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Restart the service.
+///
+/// Waits until a new instance is ready. A gateway that no service runs is asked to restart in its process.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Remove the service.
+///
+/// It is stopped first. What `install` wrote is removed, what it replaced is put back; sessions, logs and other
+/// state of the gateway stay.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = SERVICE_EXAMPLES)]
+pub(crate) struct UninstallArgs {
+    /// Remove a service of another installation too.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Show the gateway of this machine: its service, whether it answers, and what to do next.
+///
+/// Without `--require-rpc` the exit code is 0 whatever it finds. `--timeout` bounds the look at the gateway; asking the
+/// service manager may take longer. Nothing is changed, and nothing is left behind.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{STATUS_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct StatusArgs {
+    /// Show the service alone; do not call the gateway.
+    #[arg(long, conflicts_with = "require_rpc")]
+    pub(crate) no_probe: bool,
+
+    /// Look for services of other profiles too, and show what looks odd in the configuration.
+    #[arg(long)]
+    pub(crate) deep: bool,
+
+    /// Call what needs the scope `operator.read` too, and fail unless all works: with 3 when no gateway answers, with 4
+    /// when it refuses the credential, with 7 when it is not well.
+    #[arg(long)]
+    pub(crate) require_rpc: bool,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Look at every gateway that may be meant, and say what works, with which rights, and what to do about the rest.
+///
+/// Those are: `--url`, a tunnel of ssh, the configured remote gateway, and the one on this machine. They are looked at
+/// at once, within 3000 ms unless `--timeout` says otherwise; gateways that announce themselves are listed beside them.
+/// `--token` and `--password` are presented to all of them.
+/// Nothing is left behind: no device is made or paired.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{PROBE_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct ProbeArgs {
+    /// Reach a gateway that listens on its own loopback alone, through the system's ssh: `user@host[:port]`. By default
+    /// `gateway.remote.sshTarget` of the configuration.
+    #[arg(long, value_name = "TARGET", allow_hyphen_values = true)]
+    pub(crate) ssh: Option<String>,
+
+    /// The file with the private key for it. By default `gateway.remote.sshIdentity`, then what ssh finds by itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_identity: Option<PathBuf>,
+
+    /// The same, to the host of the first gateway that announces itself.
+    #[arg(long, conflicts_with = "ssh")]
+    pub(crate) ssh_auto: bool,
+
+    /// Fail with exit code 7 when a gateway answers, but says that it is not well or does not answer every call.
+    #[arg(long)]
+    pub(crate) require_rpc: bool,
+
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -554,6 +812,85 @@ pub(crate) struct AuthExplainArgs {
     /// Write exactly one JSON document to standard output and nothing else, errors included.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Look for gateways on the networks of this machine, and in wide-area domains.
+///
+/// Asks with multicast DNS, and name servers about the wide-area domains. What is found is not trusted: the address
+/// comes from DNS, names and fingerprints are hints. Finding none is no error.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = DISCOVER_EXAMPLES)]
+pub(crate) struct DiscoverArgs {
+    /// How long to look at most, in milliseconds. It ends sooner when nothing more is to be expected.
+    #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+
+    /// Look in this wide-area domain, such as `openclaw.internal`; may be repeated. By default
+    /// `discovery.wideArea.domain` of the configuration and `OPENCLAW_WIDE_AREA_DOMAIN`.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Vec<String>,
+
+    /// Ask this name server about wide-area domains: an IP address, with or without a port. By default
+    /// `discovery.wideArea.dnsServer` of the configuration, then the system's.
+    #[arg(long, value_name = "ADDRESS", value_parser = name_server)]
+    pub(crate) dns_server: Option<SocketAddr>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    openclaw_gateway::config::name_server(text)
+        .ok_or_else(|| "it must be an IP address, with or without a port".to_owned())
+}
+
+/// Make the DNS records by which a gateway on this machine is found in a wide-area domain.
+///
+/// Nothing is installed or changed: the records are shown as a zone file, as a block for CoreDNS and as lines for
+/// dnsmasq. `--write` keeps the zone file in the state directory; its serial number grows when something changed.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = DNS_EXAMPLES)]
+pub(crate) struct DnsArgs {
+    /// The wide-area domain, such as `openclaw.internal`. By default `discovery.wideArea.domain` of the
+    /// configuration, then `OPENCLAW_WIDE_AREA_DOMAIN`.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+
+    /// An address where others reach this machine; may be repeated. By default that in the tailnet.
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Vec<IpAddr>,
+
+    /// The gateway's port. By default that of the gateway that runs, then as for `gateway run`.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Show this alone, ready for a file.
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["write", "json"])]
+    pub(crate) format: Option<DnsFormat>,
+
+    /// Write the zone file.
+    #[arg(long)]
+    pub(crate) write: bool,
+
+    /// Where the zone file is, or is to be. By default `dns/DOMAIN.db` in the state directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) zone_file: Option<PathBuf>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a name server reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DnsFormat {
+    /// A zone file: CoreDNS, BIND, NSD, Knot.
+    Zone,
+    /// A server block for a Corefile.
+    Coredns,
+    /// Lines for dnsmasq, which reads no zone files.
+    Dnsmasq,
 }
 
 /// Write the script that makes a shell complete `openclaw`.

@@ -95,18 +95,14 @@ pub(crate) fn run<T>(settings: &ClientSettings, work: impl Future<Output = Resul
     run_until(settings, async {
         tokio::select! {
             done = work => done,
-            // If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
-            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::interrupted().into()),
+            interrupted = interruption() => Err(interrupted),
         }
     })
 }
 
 /// Does `work` on a runtime of one thread, until it is done or its time is up. Ctrl-C is left to `work`.
 pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
-    })?;
-    let bounded = async {
+    block_on(async {
         match settings.whole_timeout() {
             None => work.await,
             Some(limit) => match tokio::time::timeout(limit, work).await {
@@ -114,8 +110,32 @@ pub(crate) fn run_until<T>(settings: &ClientSettings, work: impl Future<Output =
                 Err(_) => Err(timed_out(limit, settings).into()),
             },
         }
-    };
-    let done = runtime.block_on(bounded);
+    })
+}
+
+/// Does `work`, which minds the time by itself, on a runtime of one thread, until it is done or Ctrl-C ends it.
+pub(crate) fn until_interrupted<T>(work: impl Future<Output = T>) -> Result<T> {
+    block_on(async {
+        tokio::select! {
+            done = work => Ok(done),
+            interrupted = interruption() => Err(interrupted),
+        }
+    })
+}
+
+/// Waits for Ctrl-C. If the system delivers no signals to wait for, Ctrl-C ends the process without a word.
+async fn interruption() -> Failure {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => CliError::interrupted().into(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CliError::new(Fault::Cli, "SYSTEM", Exit::Refused, "the system gives no means to wait").cause(error)
+    })?;
+    let done = runtime.block_on(work);
     // A look-up of a name that still goes on must not hold the command back.
     runtime.shutdown_background();
     done
@@ -379,7 +399,8 @@ mod tests {
     #[test]
     fn every_fault_has_its_exit() {
         let settings = settings();
-        let transport = |kind| Error::Transport { kind, url: String::new(), reason: "why".to_owned() };
+        let transport =
+            |kind| Error::Transport { kind, url: String::new(), reason: "why".to_owned(), sent: false };
         let rejected = |status| transport(TransportKind::Rejected { status });
         let refused =
             |code: ErrorCode| Error::Refused(Box::new(refusal(Some(code), code.name(), &json!({}))));
@@ -429,6 +450,7 @@ mod tests {
             kind: TransportKind::Unreachable,
             url: String::new(),
             reason: "connection refused".to_owned(),
+            sent: false,
         };
         let told = told("health", error, &settings());
         assert_eq!(told.message, "no gateway answers at ws://127.0.0.1:1: connection refused");

@@ -8,8 +8,13 @@ mod error;
 mod exit;
 mod flags;
 mod method;
+mod notify;
 mod output;
+mod ports;
+mod probe;
+mod service;
 mod settings;
+mod ssh;
 mod takeover;
 mod trust;
 mod watch;
@@ -48,7 +53,11 @@ pub fn main() -> ExitCode {
             Err(error) => return show(&error, &Printer::new(false, false)).into(),
         }
     }
-    run(env::args_os().collect()).into()
+    let args: Vec<OsString> = env::args_os().collect();
+    if let Some(code) = ssh::become_ssh(&args) {
+        return ExitCode::from(code);
+    }
+    run(args).into()
 }
 
 fn run(args: Vec<OsString>) -> Exit {
@@ -111,6 +120,13 @@ fn dispatch(
             commands::call::call(&args, global, method, given, printer)
         }
         Some(GatewayCommand::Health(args)) => commands::health::health(&args, global, printer),
+        Some(GatewayCommand::Install(args)) => commands::service::install(&args, global, printer),
+        Some(GatewayCommand::Start(args)) => commands::service::start(&args, global, printer),
+        Some(GatewayCommand::Stop(args)) => commands::service::stop(&args, global, printer),
+        Some(GatewayCommand::Restart(args)) => commands::service::restart(&args, global, printer),
+        Some(GatewayCommand::Uninstall(args)) => commands::service::uninstall(&args, global, printer),
+        Some(GatewayCommand::Status(args)) => commands::status::status(&args, global, printer),
+        Some(GatewayCommand::Probe(args)) => commands::probe::probe(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
         Some(GatewayCommand::Logs(args)) => commands::logs::logs(&args, global, printer),
@@ -118,6 +134,8 @@ fn dispatch(
             AuthCommand::Explain(args) => commands::auth::explain(args, global, printer),
         },
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
+        Some(GatewayCommand::Discover(args)) => commands::discover::discover(&args, global, printer),
+        Some(GatewayCommand::Dns(args)) => commands::dns::dns(&args, global, printer),
     }
 }
 

@@ -27,8 +27,8 @@ pub(crate) const LITERAL: Style = AnsiColor::Cyan.on_default();
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().effects(Effects::BOLD);
 /// Bad news.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
-/// What may become bad news.
-pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().effects(Effects::BOLD);
+/// Neither good nor bad news.
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default().effects(Effects::BOLD);
 /// Advice.
 const HINT: Style = AnsiColor::Cyan.on_default().effects(Effects::BOLD);
 /// What matters less.
@@ -164,7 +164,7 @@ fn styled(colour: bool, style: Style, text: &str) -> String {
 }
 
 /// Writes to stderr. If that fails, there is nowhere left to say so.
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -9,16 +9,21 @@ use std::{
 
 use openclaw_client::Fingerprint;
 use openclaw_gateway::{
-    config::{ClientFlags, ClientTarget, ConfigError, Env, LocationFlags, Locations, Source, resolve_client},
+    config::{
+        ClientFlags, ClientTarget, ConfigError, DiscoveryDefaults, Env, LocationFlags, Locations,
+        ProbeTarget, ProbeTargets, Source, discovery_defaults, resolve_client, resolve_probe,
+    },
     state::StateDir,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     args::{ClientArgs, GlobalArgs},
     error::{CliError, Fault, Result},
     exit::Exit,
+    probe::{Kind, Target, Trust, report::Advice},
     trust::TrustStore,
 };
 
@@ -49,13 +54,7 @@ pub(crate) struct ClientSettings {
 impl ClientSettings {
     /// Finds the gateway that the flags mean. With `--url` and a credential nothing is read from the disk.
     pub(crate) fn resolve(args: &ClientArgs, global: &GlobalArgs) -> Result<Self> {
-        let token = match &args.token_file {
-            Some(path) => Some(secret_file(path)?),
-            // An empty text counts as not given.
-            None => args.token.clone().filter(|token| !token.is_empty()).map(SecretString::from),
-        };
-        let password = args.password.clone().filter(|password| !password.is_empty()).map(SecretString::from);
-        let flags = ClientFlags { url: args.url.clone(), port: args.port, token, password };
+        let flags = client_flags(args)?;
         let env = Env::of_process();
         let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
         let target = resolve_client(&locations, &env, &flags).map_err(|error| wrong(&error))?;
@@ -118,18 +117,12 @@ impl ClientSettings {
     }
 
     fn url_source(&self) -> String {
-        match (&self.target.url.source, &self.profile) {
-            (Source::Default, Some(profile)) => format!("default port of profile {profile}"),
-            (Source::Default, None) => "default port".to_owned(),
-            (source, _) => source.to_string(),
-        }
+        source_of_url(&self.target.url.source, self.profile.as_deref())
     }
 
-    /// Where the device identity of the command line lies: OpenClaw's own, if it left one in a file, or else ours.
-    /// A newer OpenClaw takes a file in its folder for one that it forgot to clear away.
+    /// Where the device identity of the command line lies.
     pub(crate) fn identity_dir(&self) -> PathBuf {
-        let shared = self.state.root().join("identity");
-        if shared.join("device.json").is_file() { shared } else { self.state.gateway_dir().join("device") }
+        identity_dir(&self.state)
     }
 
     /// Who gave the credential, in words.
@@ -173,6 +166,141 @@ impl ClientSettings {
     }
 }
 
+/// What `gateway probe` and `gateway status` work with.
+#[derive(Debug)]
+pub(crate) struct ProbeSettings {
+    pub(crate) targets: ProbeTargets,
+    pub(crate) locations: Locations,
+    /// What the command may take; absent when nothing bounds it.
+    pub(crate) budget: Option<Duration>,
+    /// Where the device identity of the command line lies, if there is one.
+    pub(crate) identity_dir: PathBuf,
+    pub(crate) advice: Advice,
+    /// `--tls-fingerprint`.
+    fingerprint: Option<Fingerprint>,
+    allows_plaintext: bool,
+    /// Where to look for gateways that announce themselves, or why that cannot be said.
+    pub(crate) discovery: std::result::Result<DiscoveryDefaults, ConfigError>,
+}
+
+impl ProbeSettings {
+    /// Finds the gateways that may be meant. `budget` holds when `--timeout` is not given.
+    pub(crate) fn resolve(args: &ClientArgs, global: &GlobalArgs, budget: Duration) -> Result<Self> {
+        let flags = client_flags(args)?;
+        let env = Env::of_process();
+        let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
+        let targets = resolve_probe(&locations, &env, &flags).map_err(|error| wrong(&error))?;
+        let advice = Advice { run: global.command("gateway run"), status: global.command("gateway status") };
+        let budget = match args.timeout {
+            Some(0) => None,
+            given => Some(given.map_or(budget, Duration::from_millis)),
+        };
+        let given = args.tls_fingerprint.as_deref();
+        let identity_dir = identity_dir(locations.state());
+        Ok(Self {
+            fingerprint: given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()?,
+            allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
+            discovery: discovery_defaults(&targets.config, &env),
+            ..Self::new(targets, locations, budget, identity_dir, advice)
+        })
+    }
+
+    /// Those of a command without flags.
+    pub(crate) fn new(
+        targets: ProbeTargets,
+        locations: Locations,
+        budget: Option<Duration>,
+        identity_dir: PathBuf,
+        advice: Advice,
+    ) -> Self {
+        let discovery = Ok(DiscoveryDefaults::default());
+        Self {
+            targets,
+            locations,
+            budget,
+            identity_dir,
+            advice,
+            discovery,
+            fingerprint: None,
+            allows_plaintext: false,
+        }
+    }
+
+    /// When looking must end, so that `reserve` of the budget is left.
+    pub(crate) fn deadline(&self, started: Instant, reserve: Duration) -> Instant {
+        let budget = self.budget.map_or(ONE_DAY, |budget| budget.min(ONE_DAY));
+        started + budget.saturating_sub(reserve.min(budget / 4))
+    }
+
+    /// What is trusted at `url`: the flag, else what is `known` of that gateway, else what was trusted there before.
+    pub(crate) fn trust(&self, url: &str, known: Option<(&str, &str)>) -> Result<Trust> {
+        let known = known.map(|(origin, text)| fingerprint(origin, text)).transpose()?;
+        let fingerprint = match self.fingerprint.or(known) {
+            None if is_encrypted(url) => TrustStore::new(self.locations.state()).find(url)?,
+            known => known,
+        };
+        Ok(Trust { fingerprint, plaintext: self.allows_plaintext })
+    }
+}
+
+impl Target {
+    /// A gateway that flags, environment or configuration name.
+    pub(crate) fn new(
+        kind: Kind,
+        found: &ProbeTarget,
+        active: bool,
+        settings: &ProbeSettings,
+    ) -> Result<Self> {
+        let credential = found.credential.as_ref();
+        let recorded = found.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
+        let configured = settings.targets.config.gateway.remote.tls_fingerprint.as_ref();
+        let configured = configured.filter(|_| kind == Kind::ConfigRemote);
+        let known = match (recorded, configured) {
+            (Some(text), _) => Some(("tlsFingerprint of the running gateway's record".to_owned(), text)),
+            (None, Some(text)) => Some((text.source.to_string(), text.value.as_str())),
+            (None, None) => None,
+        };
+        let known = known.as_ref().map(|(origin, text)| (origin.as_str(), *text));
+        Ok(Self {
+            trust: settings.trust(&found.url.value, known)?,
+            kind,
+            origin: source_of_url(&found.url.source, settings.locations.profile()),
+            url: found.url.value.clone(),
+            active,
+            credential_origin: credential.map(|credential| credential.source.to_string()),
+            credential: credential.map(|credential| credential.value.clone()),
+            credential_problem: found.credential_problem.as_ref().map(ToString::to_string),
+            identity_dir: settings.identity_dir.clone(),
+        })
+    }
+}
+
+fn client_flags(args: &ClientArgs) -> Result<ClientFlags> {
+    let token = match &args.token_file {
+        Some(path) => Some(secret_file(path)?),
+        // An empty text counts as not given.
+        None => args.token.clone().filter(|token| !token.is_empty()).map(SecretString::from),
+    };
+    let password = args.password.clone().filter(|password| !password.is_empty()).map(SecretString::from);
+    Ok(ClientFlags { url: args.url.clone(), port: args.port, token, password })
+}
+
+/// Where the device identity of the command line lies: OpenClaw's own, if it left one in a file, or else ours. A newer
+/// OpenClaw takes a file in its folder for one that it forgot to clear away.
+fn identity_dir(state: &StateDir) -> PathBuf {
+    let shared = state.root().join("identity");
+    if shared.join("device.json").is_file() { shared } else { state.gateway_dir().join("device") }
+}
+
+/// Who chose an address, in words.
+fn source_of_url(source: &Source, profile: Option<&str>) -> String {
+    match (source, profile) {
+        (Source::Default, Some(profile)) => format!("default port of profile {profile}"),
+        (Source::Default, None) => "default port".to_owned(),
+        (source, _) => source.to_string(),
+    }
+}
+
 impl GlobalArgs {
     /// The profile, as `config` takes it.
     pub(crate) fn location_flags(&self) -> LocationFlags {
@@ -211,7 +339,7 @@ pub(crate) fn secret_file(path: &Path) -> Result<SecretString> {
 }
 
 /// What is wrong with flags, environment and configuration of a client command.
-fn wrong(error: &ConfigError) -> CliError {
+pub(crate) fn wrong(error: &ConfigError) -> CliError {
     let told = match error {
         ConfigError::UrlWithoutCredential => {
             CliError::new(Fault::Credentials, "CREDENTIALS_REQUIRED", Exit::Auth, error.to_string())

@@ -2,16 +2,13 @@
 //! them, and with `--force` stops them.
 
 use std::{
-    collections::BTreeMap,
-    fmt, fs,
+    fmt,
     io::ErrorKind,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::MetadataExt as _,
     thread,
     time::{Duration, Instant},
 };
 
-use listeners::{Protocol, SocketState};
 use openclaw_gateway::{settings::Settings, state::StateLock};
 use rustix::{
     io::Errno,
@@ -22,6 +19,7 @@ use crate::{
     error::{CliError, Fault, Result},
     exit::Exit,
     output::Printer,
+    ports::{self, Process},
 };
 
 /// How long a process has to end after SIGTERM. A gateway without work needs a fraction of a second.
@@ -36,19 +34,26 @@ const MAX_COMMAND_CHARS: usize = 120;
 /// A process in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Occupant {
-    pid: u32,
-    /// The user it runs as; absent where the system does not tell.
-    user: Option<u32>,
-    command: String,
+    process: Process,
     /// What it has.
     holds: String,
 }
 
 impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Process { pid, user, command_line, .. } = &self.process;
         let user =
-            self.user.map_or_else(|| "user unknown".to_owned(), |user| format!("user {}", user_name(user)));
-        write!(f, "pid {} ({user}), which {}: {}", self.pid, self.holds, self.command)
+            user.map_or_else(|| "user unknown".to_owned(), |user| format!("user {}", ports::user_name(user)));
+        let command = command_line.as_deref().map_or_else(|| "(no command line)".to_owned(), cut);
+        write!(f, "pid {pid} ({user}), which {}: {command}", self.holds)
+    }
+}
+
+/// The beginning of a command line that is long.
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(MAX_COMMAND_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
 
@@ -84,51 +89,34 @@ fn occupants(settings: &Settings) -> Result<Vec<Occupant>> {
     let mut found = listening(&settings.listen)?;
     if let Some(pid) = StateLock::holder(&settings.state) {
         let holds = format!("holds the state directory {}", settings.state.root().display());
-        match found.iter_mut().find(|occupant| occupant.pid == pid) {
+        match found.iter_mut().find(|occupant| occupant.process.pid == pid) {
             Some(occupant) => occupant.holds = format!("{} and {holds}", occupant.holds),
-            None => found.push(Occupant::new(pid, holds)),
+            None => found.push(Occupant { process: Process::of(pid), holds }),
         }
     }
     Ok(found)
 }
 
 fn listening(addresses: &[SocketAddr]) -> Result<Vec<Occupant>> {
-    let all = listeners::get_all().map_err(|error| {
-        CliError::new(Fault::Cli, "LISTEN", Exit::Transient, "the system does not say who listens where")
-            .cause(error)
-    })?;
     let is_wanted = |socket: SocketAddr| {
         addresses.iter().any(|address| {
             let any = address.ip().is_unspecified() || socket.ip().is_unspecified();
             address.port() == socket.port() && (any || address.ip() == socket.ip())
         })
     };
-    let mut by_pid: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for listener in all {
-        let listens = listener.protocol == Protocol::TCP && listener.state == SocketState::Listen;
-        if listens && is_wanted(listener.socket) {
-            by_pid.entry(listener.process.pid).or_default().push(listener.socket.to_string());
-        }
-    }
-    let occupant = |(pid, mut sockets): (u32, Vec<String>)| {
-        sockets.sort();
-        Occupant::new(pid, format!("listens on {}", sockets.join(" and ")))
+    let occupant = |(process, sockets): (Process, Vec<SocketAddr>)| {
+        let sockets: Vec<String> = sockets.iter().map(ToString::to_string).collect();
+        Occupant { process, holds: format!("listens on {}", sockets.join(" and ")) }
     };
-    Ok(by_pid.into_iter().map(occupant).collect())
-}
-
-impl Occupant {
-    fn new(pid: u32, holds: String) -> Self {
-        Self { pid, user: owner(pid), command: command(pid), holds }
-    }
+    Ok(ports::listening(is_wanted)?.into_iter().map(occupant).collect())
 }
 
 fn ensure_stoppable(occupant: &Occupant) -> Result<()> {
-    let why = if occupant.pid == 1 {
+    let why = if occupant.process.pid == 1 {
         "it is the first process of this system"
-    } else if occupant.pid == std::process::id() {
+    } else if occupant.process.pid == std::process::id() {
         "it is this very process"
-    } else if occupant.user.is_some_and(|user| user != geteuid().as_raw()) {
+    } else if occupant.process.user.is_some_and(|user| user != geteuid().as_raw()) {
         "it belongs to another user"
     } else {
         return Ok(());
@@ -146,9 +134,9 @@ fn stop(occupant: &Occupant, printer: &Printer) -> Result<()> {
             return Ok(());
         }
         if signal == Signal::KILL {
-            printer.note(&format!("pid {} did not end at SIGTERM: SIGKILL", occupant.pid));
+            printer.note(&format!("pid {} did not end at SIGTERM: SIGKILL", occupant.process.pid));
         }
-        let pid = i32::try_from(occupant.pid).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(occupant.process.pid).ok().and_then(Pid::from_raw);
         match pid.map(|pid| kill_process(pid, signal)) {
             Some(Ok(()) | Err(Errno::SRCH)) => {}
             Some(Err(error)) => {
@@ -159,7 +147,11 @@ fn stop(occupant: &Occupant, printer: &Printer) -> Result<()> {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if !is_same(occupant) {
-                printer.note(&format!("pid {} ended after {} ms", occupant.pid, begun.elapsed().as_millis()));
+                printer.note(&format!(
+                    "pid {} ended after {} ms",
+                    occupant.process.pid,
+                    begun.elapsed().as_millis()
+                ));
                 return Ok(());
             }
             thread::sleep(LOOK_INTERVAL);
@@ -176,61 +168,14 @@ fn stop(occupant: &Occupant, printer: &Printer) -> Result<()> {
 
 /// Whether the process is still there, and no other with its number.
 fn is_same(occupant: &Occupant) -> bool {
-    let pid = i32::try_from(occupant.pid).ok().and_then(Pid::from_raw);
+    let pid = i32::try_from(occupant.process.pid).ok().and_then(Pid::from_raw);
     let is_there =
         pid.is_some_and(|pid| matches!(rustix::process::test_kill_process(pid), Ok(()) | Err(Errno::PERM)));
-    // A process that has ended, and whose parent has not taken note of it, has no command line any more.
-    is_there && command(occupant.pid) == occupant.command
+    is_there && Process::of(occupant.process.pid).command_line == occupant.process.command_line
 }
 
 fn is_taken(address: SocketAddr) -> bool {
     TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
-}
-
-fn owner(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
-}
-
-fn user_name(uid: u32) -> String {
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| uid.to_string())
-}
-
-/// The command line of a process, secrets hidden.
-fn command(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    shown(text.split('\0').filter(|arg| !arg.is_empty()))
-}
-
-fn shown<'a>(args: impl Iterator<Item = &'a str>) -> String {
-    let mut is_secret = false;
-    let mut words = Vec::new();
-    for arg in args {
-        let name = arg.split('=').next().unwrap_or(arg);
-        let hides = ["token", "password", "secret", "key"].iter().any(|end| name.ends_with(end));
-        words.push(if std::mem::take(&mut is_secret) {
-            "***".to_owned()
-        } else if hides && name.len() < arg.len() {
-            format!("{name}=***")
-        } else {
-            is_secret = hides && name.starts_with("--");
-            arg.to_owned()
-        });
-    }
-    // A script on a command line has lines of its own.
-    let line = words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-    let cut: String = line.chars().take(MAX_COMMAND_CHARS).collect();
-    match (line.is_empty(), cut.len() < line.len()) {
-        (true, _) => "(no command line)".to_owned(),
-        (false, true) => format!("{cut}…"),
-        (false, false) => line,
-    }
 }
 
 fn refused(message: String) -> CliError {
@@ -242,12 +187,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_line_is_shown_without_secrets() {
-        let show = |line: &str| shown(line.split(' '));
-        assert_eq!(show("openclaw gateway --token abc --port 1"), "openclaw gateway --token *** --port 1");
-        assert_eq!(show("x --password=abc API_key=abc y"), "x --password=*** API_key=*** y");
-        assert_eq!(show(&"x".repeat(200)), format!("{}…", "x".repeat(MAX_COMMAND_CHARS)));
-        assert_eq!(shown(std::iter::empty()), "(no command line)");
+    fn a_long_command_line_is_cut() {
+        assert_eq!(cut(&"ü".repeat(200)), format!("{}…", "ü".repeat(MAX_COMMAND_CHARS)));
+        assert_eq!(cut("short"), "short");
     }
 
     #[test]
@@ -256,7 +198,7 @@ mod tests {
         let address = socket.local_addr().expect("it has an address");
         let found = who_listens(&[address]);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].pid, std::process::id());
+        assert_eq!(found[0].process.pid, std::process::id());
         assert!(ensure_stoppable(&found[0]).is_err(), "it is this very process");
         assert_eq!(who_listens(&[([127, 0, 0, 2], address.port()).into()]), []);
         assert_eq!(who_listens(&[([0, 0, 0, 0], address.port()).into()]).len(), 1);

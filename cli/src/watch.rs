@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use openclaw_client::EventStream;
+use openclaw_client::{Event, EventStream};
 use openclaw_schema::{
     events::{AgentEvent, AgentStream, EventName},
     methods::{
@@ -259,9 +259,14 @@ async fn follow(
 async fn next(
     events: &mut Option<EventStream>,
 ) -> Option<std::result::Result<EventItem, openclaw_client::Error>> {
-    match events {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
+    let Some(stream) = events else { return std::future::pending().await };
+    loop {
+        match stream.next().await? {
+            Ok(Event::Received(item)) => return Some(Ok(item)),
+            // The item behind a gap counts it too, and a command does not reconnect.
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     Client, Error, Fingerprint,
     connection::{ClientInfo, Connection, Endpoint, FrameOptions, Options},
     identity::IdentityDir,
+    reconnect::{Backoff, Policy},
 };
 
 /// How long connecting may take on this host.
@@ -48,9 +49,12 @@ pub struct ClientBuilder {
     asked_scopes: Option<Vec<Scope>>,
     client: ClientInfo,
     identity: Option<IdentityDir>,
+    paired_only: bool,
     max_response_bytes: usize,
     tls_fingerprint: Option<Fingerprint>,
     allow_plaintext: bool,
+    reconnect: Option<Backoff>,
+    repeats: bool,
 }
 
 impl ClientBuilder {
@@ -69,9 +73,12 @@ impl ClientBuilder {
                 platform: PLATFORM.to_owned(),
             },
             identity: None,
+            paired_only: false,
             max_response_bytes: MAX_RESPONSE_BYTES,
             tls_fingerprint: None,
             allow_plaintext: false,
+            reconnect: None,
+            repeats: false,
         }
     }
 
@@ -137,6 +144,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Shows the device only to a gateway that has given it a token, and makes none: connecting then leaves no trace,
+    /// such as a request for pairing.
+    pub fn paired_only(mut self) -> Self {
+        self.paired_only = true;
+        self
+    }
+
     /// How large one message of the gateway may be, in bytes. 32 MiB by default.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
@@ -157,6 +171,26 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes a new connection whenever one breaks, for programs that live long. By default a connection that has
+    /// ended stays so.
+    ///
+    /// Calls made meanwhile wait, within their limit. Calls that were on their way fail, and the error says that the
+    /// gateway may have carried them out. [`Client::events`] goes on and says so. [`Client::state`] tells how things
+    /// stand; what waiting cannot mend, such as a wrong credential, is not tried again:
+    /// [`PauseReason`](crate::PauseReason) lists it. The first connection is made by `connect`, which fails when it
+    /// does. Without effect over HTTP.
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.reconnect = Some(backoff);
+        self
+    }
+
+    /// Makes calls that broke off again on the next connection, when the contract says that their method is
+    /// idempotent. By default none is. Without effect on a client that does not reconnect.
+    pub fn repeat_idempotent_calls(mut self, repeat: bool) -> Self {
+        self.repeats = repeat;
+        self
+    }
+
     /// Connects. Over HTTP nothing is sent before the first call.
     ///
     /// # Errors
@@ -174,11 +208,14 @@ impl ClientBuilder {
             )));
         }
         let default = if endpoint.loopback { CONNECT_TIMEOUT_LOOPBACK } else { CONNECT_TIMEOUT };
+        let paired_only = self.paired_only;
+        let identity =
+            self.identity.filter(|identity| !paired_only || identity.is_paired(&endpoint.authority));
         let frames = FrameOptions {
             credential: self.credential,
             client: self.client,
             scopes: self.asked_scopes.or_else(|| self.scopes.clone()).unwrap_or_else(|| ALL_SCOPES.to_vec()),
-            identity: self.identity,
+            identity,
         };
         let options = Options::new(
             frames,
@@ -188,7 +225,8 @@ impl ClientBuilder {
             self.max_response_bytes,
             self.tls_fingerprint,
         )?;
-        let connection = Connection::open(&endpoint, &options).await?;
+        let reconnect = self.reconnect.map(|backoff| Policy { backoff, repeats: self.repeats });
+        let connection = Connection::open(endpoint, options, reconnect).await?;
         Ok(Client { connection: Arc::new(connection) })
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! Params are what goes onto the wire: `by_name` has made them so.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use jsonrpsee::{core::client::Subscription, types::ErrorObjectOwned};
 use openclaw_schema::{Scope, methods};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::{Host, Url};
 
 use crate::{
     error::{Error, TimeoutKind},
     frames::OutcomeReceiver,
+    handshake::Greeting,
     http::Http,
     identity::IdentityDir,
+    reconnect::{ConnectionState, Lasting, Policy},
     tls::Fingerprint,
     websocket::WebSocket,
 };
@@ -181,7 +184,8 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Wire {
-    WebSocket(Box<WebSocket>),
+    WebSocket(Arc<WebSocket>),
+    Lasting(Box<Lasting>),
     Http(Box<Http>),
 }
 
@@ -192,13 +196,19 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(endpoint: &Endpoint, options: &Options) -> Result<Self, Error> {
-        let wire = if endpoint.websocket {
-            Wire::WebSocket(Box::new(WebSocket::connect(endpoint, options).await?))
-        } else {
-            Wire::Http(Box::new(Http::new(endpoint, options)?))
+    /// Opens a connection. `reconnect` says how it is made anew when it breaks; over HTTP there is none to break.
+    pub(crate) async fn open(
+        endpoint: Endpoint,
+        options: Options,
+        reconnect: Option<Policy>,
+    ) -> Result<Self, Error> {
+        let (url, call_timeout) = (endpoint.shown.clone(), options.call_timeout);
+        let wire = match reconnect {
+            _ if !endpoint.websocket => Wire::Http(Box::new(Http::new(&endpoint, &options)?)),
+            None => Wire::WebSocket(Arc::new(WebSocket::connect(&endpoint, &options).await?)),
+            Some(policy) => Wire::Lasting(Box::new(Lasting::connect(endpoint, options, policy).await?)),
         };
-        Ok(Self { wire, url: endpoint.shown.clone(), call_timeout: options.call_timeout })
+        Ok(Self { wire, url, call_timeout })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -211,22 +221,58 @@ impl Connection {
 
     pub(crate) fn has_subscriptions(&self) -> bool {
         match self.wire {
-            Wire::WebSocket(_) => true,
+            Wire::WebSocket(_) | Wire::Lasting(_) => true,
             Wire::Http(_) => false,
+        }
+    }
+
+    /// Whether another connection takes the place of one that breaks.
+    pub(crate) fn reconnects(&self) -> bool {
+        matches!(self.wire, Wire::Lasting(_))
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<ConnectionState> {
+        match &self.wire {
+            Wire::Lasting(lasting) => lasting.state(),
+            Wire::WebSocket(_) | Wire::Http(_) => {
+                let connected = || ConnectionState::Connected {
+                    server_version: self.server_version().map(str::to_owned),
+                };
+                // The sender goes at once: a receiver without one never changes.
+                watch::Sender::new(self.ended().map_or_else(connected, |_| ConnectionState::Closed))
+                    .subscribe()
+            }
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        match &self.wire {
+            Wire::Lasting(lasting) => lasting.resume(),
+            Wire::WebSocket(_) | Wire::Http(_) => {}
         }
     }
 
     pub(crate) fn server_version(&self) -> Option<&str> {
         match &self.wire {
             Wire::WebSocket(socket) => socket.server_version(),
+            Wire::Lasting(lasting) => lasting.server_version(),
             Wire::Http(http) => http.server_version(),
         }
     }
 
-    /// Why the connection has ended, if it has. Over HTTP there is none to end.
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        match &self.wire {
+            Wire::WebSocket(socket) => socket.greeting(),
+            Wire::Lasting(lasting) => lasting.greeting(),
+            Wire::Http(_) => None,
+        }
+    }
+
+    /// Why the connection has ended, if it has and none will follow. Over HTTP there is none to end.
     pub(crate) fn ended(&self) -> Option<Error> {
         match &self.wire {
             Wire::WebSocket(socket) => socket.ended(),
+            Wire::Lasting(lasting) => lasting.ended(),
             Wire::Http(_) => None,
         }
     }
@@ -234,6 +280,7 @@ impl Connection {
     pub(crate) async fn close(&self) {
         match &self.wire {
             Wire::WebSocket(socket) => socket.close().await,
+            Wire::Lasting(lasting) => lasting.close().await,
             // Kept connections close when the client is dropped.
             Wire::Http(_) => {}
         }
@@ -242,9 +289,10 @@ impl Connection {
     /// Calls `method` with the params object, within the limit.
     pub(crate) async fn call(&self, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, Error> {
         let limit = self.call_timeout.map(|limit| limit.saturating_add(long_poll(method, params)));
-        within(limit, async {
+        self.within(limit, async {
             match &self.wire {
                 Wire::WebSocket(socket) => socket.request(method, params).await,
+                Wire::Lasting(lasting) => lasting.request(method, params).await,
                 Wire::Http(http) => http.request(method, params).await,
             }
         })
@@ -259,7 +307,8 @@ impl Connection {
         params: &RawValue,
     ) -> Result<(Box<RawValue>, Option<OutcomeReceiver>), Error> {
         match &self.wire {
-            Wire::WebSocket(socket) => within(self.call_timeout, socket.start(method, params)).await,
+            Wire::WebSocket(socket) => self.within(self.call_timeout, socket.start(method, params)).await,
+            Wire::Lasting(lasting) => self.within(self.call_timeout, lasting.start(method, params)).await,
             Wire::Http(_) => Ok((self.call(method, Some(params)).await?, None)),
         }
     }
@@ -269,9 +318,10 @@ impl Connection {
         &self,
         calls: Vec<(&str, Option<Box<RawValue>>)>,
     ) -> Result<Vec<Result<Box<RawValue>, ErrorObjectOwned>>, Error> {
-        within(self.call_timeout, async {
+        self.within(self.call_timeout, async {
             match &self.wire {
                 Wire::WebSocket(socket) => socket.batch(calls).await,
+                Wire::Lasting(lasting) => lasting.batch(calls).await,
                 Wire::Http(http) => http.batch(&calls).await,
             }
         })
@@ -280,9 +330,10 @@ impl Connection {
 
     /// Sends `method` without asking for an answer.
     pub(crate) async fn notify(&self, method: &str, params: Option<Box<RawValue>>) -> Result<(), Error> {
-        within(self.call_timeout, async {
+        self.within(self.call_timeout, async {
             match &self.wire {
                 Wire::WebSocket(socket) => socket.notify(method, params).await,
+                Wire::Lasting(lasting) => lasting.notify(method, params).await,
                 Wire::Http(http) => http.notify(method, params.as_deref()).await,
             }
         })
@@ -295,33 +346,57 @@ impl Connection {
         params: Option<Box<RawValue>>,
         unsubscribe: &str,
     ) -> Result<Subscription<N>, Error> {
-        within(self.call_timeout, self.socket()?.subscribe(method, params, unsubscribe)).await
+        Ok(self.subscribe_on(method, params, unsubscribe).await?.0)
+    }
+
+    /// As [`Connection::subscribe`]; also says which socket the subscription ends with.
+    pub(crate) async fn subscribe_on<N: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Option<Box<RawValue>>,
+        unsubscribe: &str,
+    ) -> Result<(Subscription<N>, Arc<WebSocket>), Error> {
+        self.within(self.call_timeout, async {
+            match &self.wire {
+                Wire::WebSocket(socket) => {
+                    Ok((socket.subscribe(method, params, unsubscribe).await?, Arc::clone(socket)))
+                }
+                Wire::Lasting(lasting) => lasting.subscribe(method, params, unsubscribe).await,
+                Wire::Http(_) => Err(Error::no_subscriptions_over_http()),
+            }
+        })
+        .await
     }
 
     pub(crate) async fn subscribe_to_method<N: DeserializeOwned>(
         &self,
         method: &str,
     ) -> Result<Subscription<N>, Error> {
-        within(self.call_timeout, self.socket()?.subscribe_to_method(method)).await
+        self.within(self.call_timeout, async {
+            match &self.wire {
+                Wire::WebSocket(socket) => socket.subscribe_to_method(method).await,
+                Wire::Lasting(lasting) => lasting.subscribe_to_method(method).await,
+                Wire::Http(_) => Err(Error::no_subscriptions_over_http()),
+            }
+        })
+        .await
     }
 
-    fn socket(&self) -> Result<&WebSocket, Error> {
-        match &self.wire {
-            Wire::WebSocket(socket) => Ok(socket),
-            Wire::Http(_) => Err(Error::no_subscriptions_over_http()),
-        }
-    }
-}
-
-async fn within<T>(
-    limit: Option<Duration>,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match limit {
-        Some(limit) => tokio::time::timeout(limit, call)
-            .await
-            .unwrap_or(Err(Error::Timeout { what: TimeoutKind::Call, after: limit })),
-        None => call.await,
+    async fn within<T>(
+        &self,
+        limit: Option<Duration>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some(limit) = limit else { return call.await };
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+            // A call that was out when the connection broke has failed by itself: this one waited to go out.
+            let waited = match &self.wire {
+                Wire::Lasting(lasting) => lasting.is_down(),
+                Wire::WebSocket(_) | Wire::Http(_) => false,
+            };
+            let what = if waited { TimeoutKind::Reconnect } else { TimeoutKind::Call };
+            Err(Error::Timeout { what, after: limit })
+        })
     }
 }
 

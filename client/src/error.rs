@@ -34,6 +34,8 @@ pub enum Error {
         url: String,
         /// The cause in words: of the operating system, of the gateway's close frame, or of its HTTP answer.
         reason: String,
+        /// Whether the call was on its way when the connection ended: the gateway may have carried it out.
+        sent: bool,
     },
     /// The gateway received the call and answered an error.
     #[error("{} ({})", .0.message, .0.code_name)]
@@ -46,7 +48,7 @@ pub enum Error {
         /// Why it cannot be read.
         reason: String,
     },
-    /// A time limit of this client passed. Whether the gateway acted on the call is unknown.
+    /// A time limit of this client passed. [`Error::may_have_executed`] says what that means for the call.
     #[error("{what} within {after:?}")]
     Timeout {
         /// What did not happen in time.
@@ -111,6 +113,8 @@ pub enum TimeoutKind {
     Handshake,
     /// The call was not answered.
     Call,
+    /// The connection broke, and no other one was made in time. The call was not sent.
+    Reconnect,
 }
 
 impl fmt::Display for TimeoutKind {
@@ -119,6 +123,7 @@ impl fmt::Display for TimeoutKind {
             Self::Connect => "the gateway did not accept the connection",
             Self::Handshake => "the gateway did not finish the handshake",
             Self::Call => "the gateway did not answer the call",
+            Self::Reconnect => "the connection to the gateway was not restored",
         })
     }
 }
@@ -171,8 +176,7 @@ struct NamedCode {
 impl Error {
     /// Whether the same call may succeed later.
     ///
-    /// This does not say that a failed call had no effect. A call that is not idempotent is safe to repeat only
-    /// with the idempotency key of the first attempt.
+    /// This does not say that a failed call had no effect: see [`Error::may_have_executed`].
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -189,6 +193,32 @@ impl Error {
             Self::Timeout { .. } => true,
             Self::InvalidInput { .. }
             | Self::BadPayload { .. }
+            | Self::Unauthorized { .. }
+            | Self::Untrusted { .. }
+            | Self::ProtocolMismatch { .. } => false,
+        }
+    }
+
+    /// Whether the gateway may have carried out the call, wholly or in part.
+    ///
+    /// If so, a call that is not idempotent is safe to repeat only with the idempotency key of the first attempt.
+    #[must_use]
+    pub fn may_have_executed(&self) -> bool {
+        match self {
+            Self::Transport { sent, .. } => *sent,
+            Self::Refused(refusal) => match refusal.code {
+                Some(ErrorCode::Internal | ErrorCode::DeadlineExceeded) => true,
+                Some(_) => false,
+                // Who knows what it means.
+                None => true,
+            },
+            Self::Timeout { what, .. } => match what {
+                TimeoutKind::Call => true,
+                TimeoutKind::Connect | TimeoutKind::Handshake | TimeoutKind::Reconnect => false,
+            },
+            // The answer came; it is what cannot be read.
+            Self::BadPayload { .. } => true,
+            Self::InvalidInput { .. }
             | Self::Unauthorized { .. }
             | Self::Untrusted { .. }
             | Self::ProtocolMismatch { .. } => false,
@@ -242,7 +272,15 @@ impl Error {
     }
 
     pub(crate) fn transport(kind: TransportKind, url: &str, reason: impl fmt::Display) -> Self {
-        Self::Transport { kind, url: url.to_owned(), reason: reason.to_string() }
+        Self::Transport { kind, url: url.to_owned(), reason: reason.to_string(), sent: false }
+    }
+
+    /// The same for a call that was on its way.
+    pub(crate) fn in_flight(mut self) -> Self {
+        if let Self::Transport { kind: TransportKind::Closed { .. }, sent, .. } = &mut self {
+            *sent = true;
+        }
+        self
     }
 
     pub(crate) fn bad_payload(what: impl Into<String>, reason: impl fmt::Display) -> Self {
@@ -388,8 +426,32 @@ mod tests {
     }
 
     #[test]
+    fn only_what_may_have_reached_the_gateway_may_have_been_carried_out() {
+        let transport = |kind| Error::transport(kind, "", "");
+        let timeout = |what| Error::Timeout { what, after: Duration::from_secs(1) };
+        let refused = |name: &str| Error::refused(&object(-32000, Some(serde_json::json!({ "code": name }))));
+        for (error, may_have) in [
+            (transport(TransportKind::Closed { code: Some(1012) }).in_flight(), true),
+            (transport(TransportKind::Closed { code: None }), false),
+            (transport(TransportKind::Unreachable).in_flight(), false),
+            (timeout(TimeoutKind::Call), true),
+            (timeout(TimeoutKind::Reconnect), false),
+            (timeout(TimeoutKind::Connect), false),
+            (refused("INTERNAL"), true),
+            (refused("TOO_WARM"), true),
+            (refused("FORBIDDEN"), false),
+            (refused("UNAVAILABLE"), false),
+            (Error::bad_result("health", "it is a list"), true),
+            (Error::invalid("wrong"), false),
+        ] {
+            assert_eq!(error.may_have_executed(), may_have, "{error:?}");
+        }
+    }
+
+    #[test]
     fn errors_pass_through_jsonrpsee_without_loss() {
-        let closed = Error::transport(TransportKind::Closed { code: Some(1012) }, "ws://host/", "restarting");
+        let closed = Error::transport(TransportKind::Closed { code: Some(1012) }, "ws://host/", "restarting")
+            .in_flight();
         let wrapped = RpcClientError::RestartNeeded(Arc::new(closed.clone().into()));
         assert_eq!(Error::from(wrapped).to_string(), closed.to_string());
         for error in [

@@ -29,12 +29,31 @@ const TICK_INTERVAL_MS: u64 = 30_000;
 /// How long to wait for a gateway that is starting, when it does not say (wire.md section 4).
 const STARTING: Duration = Duration::from_millis(500);
 
+/// What a gateway that speaks OpenClaw frames said when it let this client in (wire.md section 3). Absent is what it
+/// left out: gateways of protocol 3 say less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Greeting {
+    /// The protocol: 3 or 4.
+    pub protocol: u64,
+    /// The version of the gateway.
+    pub server_version: Option<String>,
+    /// Its build.
+    pub build_id: Option<String>,
+    /// Differs at every start of the gateway.
+    pub boot_id: Option<String>,
+    /// The id of this connection.
+    pub conn_id: Option<String>,
+    /// What this client is there: `operator`.
+    pub role: Option<String>,
+    /// What it may do, by the gateway's names.
+    pub scopes: Option<Vec<String>>,
+}
+
 /// What was agreed upon.
 #[derive(Debug)]
 pub(crate) struct Hello {
-    /// The protocol: 3 or 4.
-    pub(crate) protocol: u64,
-    pub(crate) server_version: Option<String>,
+    pub(crate) greeting: Greeting,
     /// How often the gateway ticks.
     pub(crate) tick_interval: Duration,
 }
@@ -101,9 +120,12 @@ struct HelloOk {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct ServerInfo {
-    #[serde(default)]
     version: Option<String>,
+    build_id: Option<String>,
+    boot_id: Option<String>,
+    conn_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +133,8 @@ struct ServerInfo {
 struct Granted {
     #[serde(default)]
     device_token: Option<String>,
+    #[serde(default)]
+    role: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
 }
@@ -204,6 +228,8 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     if !(PROTOCOLS.0..=PROTOCOLS.1).contains(&hello.protocol) {
         return Err(mismatch(url, &hello.protocol.to_string()).into());
     }
+    let (role, scopes) =
+        hello.auth.as_ref().map(|granted| (granted.role.clone(), granted.scopes.clone())).unzip();
     if let (Some((dir, device)), Some(granted)) = (&device, hello.auth)
         && let Some(token) = granted.device_token
     {
@@ -211,8 +237,15 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let tick = hello.policy.tick_interval_ms.filter(|tick| *tick > 0).unwrap_or(TICK_INTERVAL_MS);
     Ok(Hello {
-        protocol: hello.protocol,
-        server_version: hello.server.version,
+        greeting: Greeting {
+            protocol: hello.protocol,
+            server_version: hello.server.version,
+            build_id: hello.server.build_id,
+            boot_id: hello.server.boot_id,
+            conn_id: hello.server.conn_id,
+            role: role.flatten(),
+            scopes,
+        },
         tick_interval: Duration::from_millis(tick),
     })
 }

@@ -102,6 +102,14 @@ impl IdentityDir {
         tokens.tokens.get(&key(gateway, role)).map(|entry| SecretString::from(entry.token.clone()))
     }
 
+    /// Whether `gateway` has given this device a token. Makes nothing.
+    pub(crate) fn is_paired(&self, gateway: &str) -> bool {
+        let Ok(Some(_)) = read(&self.0.join(KEY_FILE)) else { return false };
+        let Ok(device) = self.identity() else { return false };
+        let tokens = self.tokens(&device).tokens;
+        tokens.keys().any(|key| key.split_once('@').is_some_and(|(_, given)| given == gateway))
+    }
+
     /// Keeps the token that `gateway` gave.
     pub(crate) fn keep_token(
         &self,

@@ -3,38 +3,41 @@
 mod builder;
 mod by_name;
 mod connection;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 mod error;
 mod events;
 mod frames;
 mod handshake;
 mod http;
 mod identity;
+mod reconnect;
 mod tls;
 mod two_phase;
 mod websocket;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use openclaw_schema::{
-    client::EventsClient as _,
-    methods::{self, agent::AgentParams, events::EventsSubscribeParams},
-};
+use openclaw_schema::methods::{self, agent::AgentParams, events::EventsSubscribeParams};
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use connection::Connection;
 
 pub use builder::ClientBuilder;
 pub use error::{Error, Refusal, TimeoutKind, TransportKind};
-pub use events::{EventStream, RunEvent, RunEvents};
+pub use events::{Event, EventStream, RunEvent, RunEvents};
+pub use handshake::Greeting;
 pub use openclaw_schema::{ErrorCode, ErrorData, Scope};
+pub use reconnect::{Backoff, ConnectionState, PauseReason};
 pub use secrecy::SecretString;
 pub use tls::Fingerprint;
 pub use two_phase::{AgentRequest, AgentRun, new_idempotency_key};
 
 /// One connection to a gateway. Clones are cheap and share it.
 ///
-/// It does not reconnect: when it has ended, every call fails with [`TransportKind::Closed`], and a new client
-/// is to be made. It is closed when the last clone and the last [`EventStream`] are dropped, or with
+/// When it has ended, every call fails with [`TransportKind::Closed`], and a new client is to be made; unless it was
+/// set up with [`ClientBuilder::reconnect`]. It is closed when the last clone and the last [`EventStream`] are dropped, or with
 /// [`Client::close`].
 ///
 /// jsonrpsee's client traits are implemented, so that `use openclaw_schema::client::*` gives every method of the
@@ -123,20 +126,43 @@ impl Client {
 
     /// The gateway's events, as they happen.
     ///
-    /// Over OpenClaw frames no call is made. There `missed` counts all events that were lost on the way, whatever
-    /// `params` choose; gateways of protocol 3 give no means to notice.
+    /// Over OpenClaw frames no call is made. There [`Event::Gap`] counts all events that were lost on the way,
+    /// whatever `params` choose; gateways of protocol 3 give no means to notice.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidInput`] over HTTP, which has no events. Else as any call.
     pub async fn events(&self, params: EventsSubscribeParams) -> Result<EventStream, Error> {
-        Ok(EventStream::new(self.events_subscribe(params).await?, self.clone()))
+        EventStream::open(self.clone(), &params).await
     }
 
-    /// The version of the gateway; over HTTP known from the first answer on.
+    /// How this client stands to its gateway, now and from now on.
+    ///
+    /// Of a client that does not reconnect this is how things stand now: the receiver never changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.connection.state()
+    }
+
+    /// Tries to reconnect now, instead of waiting for the next attempt, and also when reconnecting is paused: for
+    /// when the network is back, or a device was approved. Without effect on a client that is connected, or that
+    /// does not reconnect.
+    pub fn resume(&self) {
+        self.connection.resume();
+    }
+
+    /// The version of the gateway that was connected to first; over HTTP known from the first answer on.
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         self.connection.server_version()
+    }
+
+    /// What the gateway said of itself and of this client's rights when it was connected to first; over OpenClaw frames
+    /// alone. Over JSON-RPC the method
+    /// `connect` answers the same.
+    #[must_use]
+    pub fn greeting(&self) -> Option<&Greeting> {
+        self.connection.greeting()
     }
 
     /// Closes the connection, for all clones. Calls that still wait fail.
@@ -168,6 +194,10 @@ impl Client {
 
     fn has_subscriptions(&self) -> bool {
         self.connection.has_subscriptions()
+    }
+
+    fn reconnects(&self) -> bool {
+        self.connection.reconnects()
     }
 
     fn ended(&self) -> Option<Error> {

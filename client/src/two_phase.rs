@@ -8,7 +8,7 @@
 use std::{fmt, time::Duration};
 
 use openclaw_schema::{
-    client::{AgentClient as _, EventsClient as _},
+    client::AgentClient as _,
     contract::{Contract as _, TwoPhase},
     events::EventName,
     methods::{
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Client, ErrorCode, RunEvents,
-    error::{Error, TransportKind},
+    error::{Error, TimeoutKind, TransportKind},
     events::EventStream,
     frames::{self, OutcomeReceiver},
 };
@@ -147,7 +147,8 @@ impl AgentRun {
                 run_id: Some(params.idempotency_key.clone()),
             };
             // Before the call, so that no event is missed.
-            RunEvents::from_stream(EventStream::new(client.events_subscribe(wanted).await?, client.clone()))
+            let run_id = params.idempotency_key.to_string();
+            RunEvents::from_stream(EventStream::open(client.clone(), &wanted).await?, run_id)
         } else {
             RunEvents::unavailable()
         };
@@ -197,7 +198,10 @@ impl AgentRun {
     pub async fn outcome(&self) -> Result<AgentOutcome, Error> {
         let outcome = match &self.started {
             Started::Ended(outcome) => outcome.clone(),
-            Started::Pushed(_, outcome) => pushed(&self.client, outcome.clone()).await?,
+            Started::Pushed(_, outcome) => match pushed(&self.client, outcome.clone()).await {
+                Some(outcome) => outcome?,
+                None => wait_for_final(&self.client, AGENT.wait, &self.ack.run_id).await?,
+            },
             Started::Polled(_) => wait_for_final(&self.client, AGENT.wait, &self.ack.run_id).await?,
         };
         serde_json::from_str(outcome.get()).map_err(|problem| Error::bad_result(AGENT.wait, problem))
@@ -228,19 +232,27 @@ pub(crate) async fn call_final(
     struct Ack {
         run_id: String,
     }
-    match start(client, method, &params).await? {
-        Started::Ended(outcome) => Ok(outcome),
+    let ack = match start(client, method, &params).await? {
+        Started::Ended(outcome) => return Ok(outcome),
         Started::Pushed(ack, outcome) => {
             on_ack(&ack);
-            pushed(client, outcome).await
+            match pushed(client, outcome).await {
+                Some(outcome) => return outcome,
+                None => ack,
+            }
         }
         Started::Polled(ack) => {
-            let read: Ack =
-                serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?;
             on_ack(&ack);
-            wait_for_final(client, wait, &read.run_id).await
+            ack
         }
-    }
+    };
+    let ack: Ack = serde_json::from_str(ack.get()).map_err(|problem| Error::bad_result(method, problem))?;
+    wait_for_final(client, wait, &ack.run_id).await
+}
+
+/// Waits until the run has ended, or nothing can be learnt of it.
+pub(crate) async fn run_ended(client: Client, run_id: String) {
+    let _ = wait_for_final(&client, AGENT.wait, &run_id).await;
 }
 
 /// How a two-phase call was received.
@@ -269,19 +281,21 @@ async fn start(client: &Client, method: &str, params: &RawValue) -> Result<Start
     Ok(if ended { Started::Ended(answer) } else { Started::Polled(answer) })
 }
 
-/// Waits for a second response.
-async fn pushed(client: &Client, mut outcome: OutcomeReceiver) -> Result<Box<RawValue>, Error> {
+/// Waits for a second response. Nothing when the connection broke and another one takes its place: the outcome is
+/// then to be asked for.
+async fn pushed(client: &Client, mut outcome: OutcomeReceiver) -> Option<Result<Box<RawValue>, Error>> {
     let outcome = match outcome.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.clone(),
         Err(_) => None,
     };
     match outcome {
-        Some(Ok(outcome)) => Ok(outcome),
-        Some(Err(refusal)) => failed_outcome(Error::refused(&refusal)),
-        None => Err(client.ended().unwrap_or_else(|| {
+        Some(Ok(outcome)) => Some(Ok(outcome)),
+        Some(Err(refusal)) => Some(failed_outcome(Error::refused(&refusal))),
+        None if client.reconnects() => None,
+        None => Some(Err(client.ended().map(Error::in_flight).unwrap_or_else(|| {
             let kind = TransportKind::Closed { code: None };
-            Error::transport(kind, client.url(), "it is over")
-        })),
+            Error::transport(kind, client.url(), "it is over").in_flight()
+        }))),
     }
 }
 
@@ -336,6 +350,11 @@ async fn wait_for_final(client: &Client, wait: &str, run_id: &str) -> Result<Box
             }
             // The run goes on; only this wait is over.
             Err(error) if error.code() == Some(ErrorCode::DeadlineExceeded) => {}
+            // So it does while the connection is made anew.
+            Err(
+                Error::Transport { kind: TransportKind::Closed { .. }, .. }
+                | Error::Timeout { what: TimeoutKind::Reconnect, .. },
+            ) if client.reconnects() && client.ended().is_none() => {}
             Err(error) => return Err(error),
         }
         sleep(WAIT_INTERVAL.saturating_sub(asked.elapsed())).await;

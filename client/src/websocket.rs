@@ -60,7 +60,7 @@ use crate::{
     connection::{Endpoint, GATEWAY_HEADER, Options},
     error::{Error, TimeoutKind, TransportKind},
     frames::{Frames, OutcomeReceiver},
-    handshake::{self, Hello, Remedy, Setback},
+    handshake::{self, Greeting, Hello, Remedy, Setback},
     tls::{Fingerprint, Trust},
 };
 
@@ -97,6 +97,8 @@ pub(crate) struct WebSocket {
     /// The core numbers its own requests, of subscriptions and batches, with texts.
     next_id: AtomicU64,
     server_version: Option<String>,
+    /// Over frames alone.
+    greeting: Option<Greeting>,
 }
 
 impl fmt::Debug for WebSocket {
@@ -158,9 +160,11 @@ impl WebSocket {
         })
         .await
         .map_err(|_| timed_out(TimeoutKind::Handshake))??;
-        let protocol = hello.as_ref().map(|hello| hello.protocol);
+        let greeting = hello.as_ref().map(|hello| hello.greeting.clone());
+        let protocol = greeting.as_ref().map(|greeting| greeting.protocol);
         let told = text_of(&head, GATEWAY_HEADER).map(str::to_owned);
-        let server_version = told.or_else(|| hello.as_ref().and_then(|hello| hello.server_version.clone()));
+        let server_version =
+            told.or_else(|| greeting.as_ref().and_then(|greeting| greeting.server_version.clone()));
         tracing::debug!(url = endpoint.shown, server_version, protocol, "connected");
 
         let socket = Arc::new(Socket::new(stream, hello.as_ref(), endpoint.shown.clone()));
@@ -182,11 +186,15 @@ impl WebSocket {
                 Receiver { socket: Arc::clone(&socket) },
             );
         let service = taken.get().expect("the core passes its service through every layer once").clone();
-        Ok(Self { core, service, socket, next_id: AtomicU64::new(1), server_version })
+        Ok(Self { core, service, socket, next_id: AtomicU64::new(1), server_version, greeting })
     }
 
     pub(crate) fn server_version(&self) -> Option<&str> {
         self.server_version.as_deref()
+    }
+
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        self.greeting.as_ref()
     }
 
     /// Calls `method` and waits for its result, without a time limit.
@@ -215,9 +223,10 @@ impl WebSocket {
         method: &str,
         params: Option<&RawValue>,
     ) -> Result<Box<RawValue>, Error> {
+        let sent = self.is_open();
         let answer = match self.service.call(Request::borrowed(method, params, Id::Number(number))).await {
             Ok(answer) => answer.into_response().into_inner(),
-            Err(error) => return Err(self.explain(error).await),
+            Err(error) => return Err(self.explain(error, sent).await),
         };
         match ResponseSuccess::try_from(answer) {
             Ok(success) => Ok(success.result),
@@ -227,9 +236,10 @@ impl WebSocket {
 
     pub(crate) async fn notify(&self, method: &str, params: Option<Box<RawValue>>) -> Result<(), Error> {
         let params = params.map(std::borrow::Cow::Owned);
+        let sent = self.is_open();
         match self.service.notification(Notification::new(method.into(), params)).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(error).await),
+            Err(error) => Err(self.explain(error, sent).await),
         }
     }
 
@@ -242,9 +252,10 @@ impl WebSocket {
         for (method, params) in calls {
             batch.insert(method, Prepared(params)).expect("JSON is JSON already");
         }
+        let sent = self.is_open();
         match self.core.batch_request::<Box<RawValue>>(batch).await {
             Ok(answers) => Ok(answers.into_iter().map(|answer| answer.map_err(|e| e.into_owned())).collect()),
-            Err(error) => Err(self.explain(error).await),
+            Err(error) => Err(self.explain(error, sent).await),
         }
     }
 
@@ -254,11 +265,12 @@ impl WebSocket {
         params: Option<Box<RawValue>>,
         unsubscribe: &str,
     ) -> Result<Subscription<N>, Error> {
+        let sent = self.is_open();
         let error = match self.core.subscribe(method, Prepared(params), unsubscribe).await {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        Err(self.explain(error).await)
+        Err(self.explain(error, sent).await)
     }
 
     pub(crate) async fn subscribe_to_method<N: DeserializeOwned>(
@@ -272,21 +284,33 @@ impl WebSocket {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        Err(self.explain(error).await)
+        Err(self.explain(error, false).await)
     }
 
-    /// The error as callers see it: why the connection ended, if that is what happened.
-    async fn explain(&self, error: RpcClientError) -> Error {
+    /// Whether what is called now has a way out. A call that fails although this was true may have left.
+    fn is_open(&self) -> bool {
+        self.socket.lost.get().is_none() && self.core.is_connected()
+    }
+
+    /// The error as callers see it: why the connection ended, if that is what happened. `sent` is whether it stood
+    /// when the call was made.
+    async fn explain(&self, error: RpcClientError, sent: bool) -> Error {
         let ended = matches!(error, RpcClientError::ServiceDisconnect | RpcClientError::RestartNeeded(_));
-        if let (true, Some(cause)) = (ended, self.socket.lost.get()) {
-            return cause.clone();
-        }
-        // The socket was sound: the core itself gave up, over what it read or over silence.
-        let error = match error {
-            RpcClientError::ServiceDisconnect => self.core.on_disconnect().await,
-            other => other,
+        let error = match (ended, self.socket.lost.get(), error) {
+            (true, Some(cause), _) => cause.clone(),
+            // The socket was sound: the core itself gave up, over what it read or over silence.
+            (_, _, RpcClientError::ServiceDisconnect) => {
+                Error::from_rpc(&self.core.on_disconnect().await, &self.socket.url)
+            }
+            (_, _, other) => Error::from_rpc(&other, &self.socket.url),
         };
-        Error::from_rpc(&error, &self.socket.url)
+        if sent { error.in_flight() } else { error }
+    }
+
+    /// Waits for the end of the connection; why it ended.
+    pub(crate) async fn end(&self) -> Error {
+        let cause = self.core.on_disconnect().await;
+        self.socket.lost.get().cloned().unwrap_or_else(|| Error::from_rpc(&cause, &self.socket.url))
     }
 
     /// Why the connection has ended, if it has.
@@ -568,7 +592,7 @@ impl Socket {
         let state = State {
             stream: Some(stream),
             // Since protocol 4 a connection's events are counted for themselves.
-            frames: hello.map(|hello| Frames::new(hello.protocol >= 4)),
+            frames: hello.map(|hello| Frames::new(hello.greeting.protocol >= 4)),
             watchdog: hello.map(|hello| Watchdog::new(hello.tick_interval)),
             unflushed: false,
             closing: false,

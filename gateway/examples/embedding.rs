@@ -11,8 +11,10 @@ use std::{io::Write, path::PathBuf};
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use openclaw_gateway::{
     Gateway,
+    backend::settings::ModelSettings,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
+    trust::Trust,
 };
 use openclaw_schema::{contract, contract::Examples, types::Bounded};
 use schemars::JsonSchema;
@@ -79,6 +81,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         config_file: state.config_file(),
         auto_approve_local: true,
         tls: None,
+        trust: Trust::default(),
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {
@@ -90,6 +93,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 model: None,
             }],
         },
+        discovery: None,
+        models: ModelSettings::default(),
         limits: Limits::default(),
     };
     let gateway = Gateway::builder(settings).serve::<GreeterContract>(Greetings.into_rpc()).start().await?;

@@ -90,14 +90,18 @@ impl Authenticator {
         })
     }
 
+    /// The field that decides: see [`Self::check_fields`].
+    pub(crate) fn secret_of<'a>(&self, token: Option<&'a str>, password: Option<&'a str>) -> Option<&'a str> {
+        match self.method {
+            AuthMethod::Password => password.or(token),
+            AuthMethod::None | AuthMethod::Token => token.or(password),
+        }
+    }
+
     /// What `auth.token` and `auth.password` are worth. The secret may stand in either; where both are sent, the
     /// one that fits the gateway's method decides (wire.md section 4).
     pub(crate) fn check_fields(&self, token: Option<&str>, password: Option<&str>) -> SecretCheck {
-        let given = match self.method {
-            AuthMethod::Password => password.or(token),
-            AuthMethod::None | AuthMethod::Token => token.or(password),
-        };
-        match self.check(given) {
+        match self.check(self.secret_of(token, password)) {
             Ok(_) => SecretCheck::Good,
             Err(Refusal::TokenMissing | Refusal::PasswordMissing) => SecretCheck::Missing,
             Err(Refusal::TokenMismatch | Refusal::PasswordMismatch) => SecretCheck::Wrong,

@@ -3,13 +3,36 @@
 //! A back end knows nothing of runs, sessions or events: it receives one request, streams text and returns.
 //! Who calls it, and in which order, is the business of [`crate::runs`].
 //!
-//! To add a back end: implement [`Backend`] in a file beside [`echo`] and hand it to [`crate::runs::Runs::new`].
+//! [`router`] is the back end of a configured gateway. Requests over HTTP go through `provider` (deadlines, repeats),
+//! which knows two APIs, `openai` and `anthropic`, reads their streams with `sse` and tells failures with `failure`;
+//! programs through `cli`, which owns a `process` group and reads its `stream_json`. Both count in a `reading`, and
+//! show what they see in the `raw` stream.
+//!
+//! To add an API: a file beside `openai` with a request's body and what an event means, and a variant of
+//! [`settings::Api`]. To add a back end of another kind: implement [`Backend`], and hand it to
+//! [`crate::GatewayBuilder::backend`].
 
+mod anthropic;
+mod cli;
 pub mod echo;
+mod failure;
+mod lines;
+mod openai;
+mod process;
+mod provider;
+mod raw;
+mod reading;
+pub mod router;
+pub mod settings;
+mod sse;
+mod stream_json;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use openclaw_schema::methods::{agent::TokenUsage, models::ModelInfo};
+use openclaw_schema::methods::{
+    agent::TokenUsage,
+    models::{ModelInfo, ModelsView},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Agent;
@@ -17,11 +40,36 @@ use crate::settings::Agent;
 /// The future of one answer.
 pub type BackendFuture = Pin<Box<dyn Future<Output = Result<BackendAnswer, BackendError>> + Send>>;
 
+/// The future of [`Backend::refresh`].
+pub type RefreshFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Something that answers messages: a model behind HTTP, a child process, an echo.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The models it offers at this moment. The one tagged `default` serves requests that name none; without
     /// a tag, the first does.
     fn models(&self) -> Arc<[ModelInfo]>;
+
+    /// The model that a name means: `provider/id`, an id alone, or another name that the back end knows it by.
+    fn find(&self, name: &str) -> Option<ModelInfo> {
+        let models = self.models();
+        // An id may hold slashes itself, so the whole name is compared before the id alone.
+        let is_whole_name = |model: &&ModelInfo| {
+            name.strip_prefix(&model.provider).and_then(|rest| rest.strip_prefix('/')) == Some(&model.id)
+        };
+        models.iter().find(is_whole_name).or_else(|| models.iter().find(|model| model.id == name)).cloned()
+    }
+
+    /// The models of a view, and whether each can be used now. May look at the disk.
+    fn catalogue(&self, view: ModelsView) -> Vec<ModelInfo> {
+        // Without more knowledge, all are configured and ready.
+        let _ = view;
+        self.models().to_vec()
+    }
+
+    /// Asks the providers anew which models they have, for a few seconds at most.
+    fn refresh(&self) -> RefreshFuture {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Answers one message. The text goes to `output`, in the order of the calls; what is returned tells how
     /// the answer ended.
@@ -46,6 +94,8 @@ pub struct BackendRequest {
     pub agent: Agent,
     /// The model to use, one of [`Backend::models`] when the run was accepted.
     pub model: ModelInfo,
+    /// What was said in the session before, oldest first, already cut to the model's window.
+    pub history: Vec<Turn>,
     /// What is said.
     pub message: String,
     /// Added to the system prompt.
@@ -54,11 +104,33 @@ pub struct BackendRequest {
     pub cancel: CancellationToken,
 }
 
-/// How an answer ended. Its text has gone to the [`TextSink`].
+/// Something that was said earlier in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who said it.
+    pub author: TurnAuthor,
+    /// What was said.
+    pub text: String,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnAuthor {
+    /// The caller.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// How an answer ended. Its text has gone to the [`TextSink`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendAnswer {
     /// What the answer consumed.
     pub usage: TokenUsage,
+    /// What it cost, in US dollars; absent where the prices of the model are not known.
+    pub cost_usd: Option<f64>,
+    /// The model that answered, when it is not [`BackendRequest::model`]: a fallback.
+    pub model: Option<ModelInfo>,
     /// Why the model stopped, in the provider's word: mostly `stop`.
     pub stop_reason: String,
 }
@@ -79,6 +151,11 @@ impl BackendError {
     pub fn new(kind: BackendErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
+}
+
+/// The result of an answer that is no longer wanted. Nobody reads it.
+fn cancelled() -> BackendError {
+    BackendError::new(BackendErrorKind::Unknown, "the answer was cancelled")
 }
 
 /// The kinds of failure of a back end. wire.md section 9, `errorKind`, and `auth`.

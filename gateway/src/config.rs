@@ -14,10 +14,12 @@ use crate::state::StateError;
 
 mod auth;
 mod client;
+mod discovery;
 pub mod env;
 mod file;
 mod json5;
 mod locations;
+mod models;
 mod modes;
 mod names;
 mod redact;
@@ -26,11 +28,19 @@ mod snapshot;
 
 pub use self::{
     auth::{AuthReport, Candidate, SecretKind, explain_auth},
-    client::{ClientFlags, ClientTarget, resolve_client},
+    client::{ClientFlags, ClientTarget, ProbeTarget, ProbeTargets, resolve_client, resolve_probe},
+    discovery::{
+        Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
+        wide_area_announcement,
+    },
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
     locations::{LocationFlags, Locations},
-    names::{AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, UnknownName},
+    models::Models,
+    names::{
+        AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy,
+        UnknownName,
+    },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };

@@ -14,6 +14,7 @@ use openclaw_schema::{Scope, Scopes};
 
 use crate::{
     auth::{AuthMethod, Authenticator, Refusal},
+    caller::Caller,
     devices::{Grant, live::DeviceLink},
 };
 
@@ -32,6 +33,7 @@ pub enum Transport {
 pub struct Connection {
     id: u64,
     remote: SocketAddr,
+    caller: Caller,
     transport: Transport,
     /// The caller's own bound on each call.
     call_timeout: Option<Duration>,
@@ -40,7 +42,7 @@ pub struct Connection {
     scopes: AtomicU8,
     /// The paired device behind it.
     device: OnceLock<DeviceLink>,
-    /// Set when the connection is to be closed after the current answer.
+    /// Set when a wrong credential was shown.
     refused: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl Connection {
     pub(crate) fn new(
         id: u64,
         remote: SocketAddr,
+        caller: Caller,
         transport: Transport,
         call_timeout: Option<Duration>,
         authenticator: Arc<Authenticator>,
@@ -55,6 +58,7 @@ impl Connection {
         Self {
             id,
             remote,
+            caller,
             transport,
             call_timeout,
             authenticator,
@@ -71,10 +75,15 @@ impl Connection {
         self.id
     }
 
-    /// Where the caller connected from.
+    /// The other end of the connection: the client, or the proxy between.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Who is behind it.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller
     }
 
     /// What carries the calls.
@@ -108,6 +117,11 @@ impl Connection {
 
     pub(crate) fn auth_method(&self) -> AuthMethod {
         self.authenticator.method()
+    }
+
+    /// Which of the two fields of a handshake is its secret; empty ones are none.
+    pub(crate) fn secret_of<'a>(&self, token: Option<&'a str>, password: Option<&'a str>) -> Option<&'a str> {
+        self.authenticator.secret_of(token, password).filter(|secret| !secret.is_empty())
     }
 
     /// Checks a credential and grants what it is worth, narrowed to `asked`.
@@ -152,7 +166,7 @@ impl Connection {
         scopes
     }
 
-    /// Asks for the connection to be closed after the current answer.
+    /// Refuses every further call, and asks for the connection to be closed after the answers that are on their way.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
     }

@@ -1,6 +1,7 @@
 //! What handlers share: the domains of one gateway.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,6 +31,7 @@ use crate::{
     runs::Runs,
     settings::{Agents, Limits},
     state::StateDir,
+    tls::Tls,
     transcripts::Transcripts,
 };
 
@@ -84,6 +86,10 @@ pub(crate) struct Late {
     pub(crate) max_unauthenticated: usize,
     pub(crate) document: Prepared<OpenRpcDocument>,
     pub(crate) port: u16,
+    /// Where the gateway listens.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Absent where the port is plain.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 #[derive(Debug)]

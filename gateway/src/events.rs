@@ -67,7 +67,8 @@ impl EventBus {
             | EventName::Chat
             | EventName::Shutdown
             | EventName::DevicePairRequested
-            | EventName::DevicePairResolved => 0,
+            | EventName::DevicePairResolved
+            | EventName::DevicePairSetupCompleted => 0,
         };
         let receivers = self.sender.receiver_count();
         crate::logs::traffic::event(name.name(), receivers);

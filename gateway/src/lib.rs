@@ -2,12 +2,16 @@
 
 mod auth;
 pub mod backend;
+mod caller;
 pub mod chat;
 pub mod config;
 pub mod connection;
 mod context;
+#[doc(hidden)]
+pub mod decoders;
 pub mod dev;
 mod devices;
+pub mod discovery;
 mod dispatcher;
 pub mod events;
 mod host;
@@ -25,6 +29,7 @@ pub mod state;
 mod store;
 pub mod tls;
 pub mod transcripts;
+pub mod trust;
 mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -47,10 +52,11 @@ pub use listeners::Listeners;
 
 use crate::{
     auth::Authenticator,
-    backend::{Backend, echo::EchoBackend},
+    backend::{Backend, router::Router},
     config::ConfigFile,
     context::{Context, Late, Parts},
     devices::Devices,
+    discovery::{Advertiser, TlsHint},
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
@@ -63,7 +69,7 @@ use crate::{
     store::Store,
     tls::{Fingerprints, Tls, TlsError},
     transcripts::{TranscriptLimits, Transcripts},
-    wire::Shared,
+    wire::{Shared, guard::Guard},
 };
 
 /// Time between two words of the echo back end: long enough to see that they stream.
@@ -89,6 +95,7 @@ pub struct Gateway {
     /// Those that accept connections.
     accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
+    advertiser: Option<Advertiser>,
 }
 
 impl Gateway {
@@ -157,6 +164,8 @@ impl Gateway {
     /// Takes no more calls, lets those in flight end, and asks every connection to close.
     async fn end(&mut self, ending: Ending, reason: &str) {
         let drain_timeout = self.shared.limits.drain_timeout;
+        // Nobody is to find a gateway that refuses calls.
+        let withdrawn = self.advertiser.take().map(Advertiser::withdraw);
         let begun = Instant::now();
         self.context.lifecycle.end(ending);
         self.shared.dispatcher.refuse_calls();
@@ -177,6 +186,14 @@ impl Gateway {
         self.listeners = Listeners::none();
         for task in self.accepting.drain(..) {
             let _ = task.await;
+        }
+        match (withdrawn, ending) {
+            // The next gateway is announced once this one has said goodbye, and serves meanwhile.
+            (Some(withdrawn), Ending::Restart) => {
+                tokio::spawn(withdrawn);
+            }
+            (Some(withdrawn), _) => withdrawn.await,
+            (None, _) => {}
         }
     }
 
@@ -222,7 +239,7 @@ impl GatewayBuilder {
         self
     }
 
-    /// Answers runs with this back end; the echo back end when none is given.
+    /// Answers runs with this back end instead of the one that the settings ask for.
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
         self.backend = Some(backend);
@@ -271,7 +288,7 @@ impl GatewayBuilder {
         let tls = settings.tls.map(|tls| Tls::load(tls, &hosts)).transpose()?.map(Arc::new);
         let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
         let events = EventBus::new();
-        let backend = backend.unwrap_or_else(|| Arc::new(EchoBackend::new(ECHO_PAUSE)));
+        let backend = backend.unwrap_or_else(|| Arc::new(Router::new(settings.models, ECHO_PAUSE)));
         let transcripts = Transcripts::new(TranscriptLimits::default());
         let agents = settings.agents.clone();
         let runs = Runs::new(backend, events.clone(), agents, transcripts.clone(), RunLimits::default());
@@ -298,6 +315,7 @@ impl GatewayBuilder {
             lifecycle: lifecycle.clone(),
         };
         let context = Arc::new(Context::new(parts, &limits));
+        let guard = Guard::new(&context.hostname, settings.trust);
 
         let opened = Instant::now();
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
@@ -315,6 +333,7 @@ impl GatewayBuilder {
             Arc::clone(&context),
             document_text,
             tls,
+            guard,
         ));
         context.complete(Late {
             calls,
@@ -322,6 +341,8 @@ impl GatewayBuilder {
             max_unauthenticated: shared.limits.max_unauthenticated,
             document,
             port: addresses[0].port(),
+            addresses: addresses.clone(),
+            tls: shared.tls.clone(),
         });
 
         lifecycle.end(Ending::None);
@@ -334,12 +355,20 @@ impl GatewayBuilder {
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }
+        let advertiser = settings.discovery.map(|announcement| {
+            let tls = shared.tls.clone();
+            let ask_tls = move || {
+                let certificate_sha256 = Some(tls.as_ref()?.fingerprints().certificate);
+                Some(TlsHint { certificate_sha256 })
+            };
+            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls), lifecycle.announcing())
+        });
         let phases =
             [("bind", begun, bound), ("open state", bound, opened), ("contract", opened, Instant::now())];
         for (phase, from, to) in phases {
             tracing::debug!(phase, "took {:.2} ms", (to - from).as_secs_f64() * 1000.0);
         }
-        Ok(Gateway { shared, context, listeners, addresses, accepting, tasks })
+        Ok(Gateway { shared, context, listeners, addresses, accepting, tasks, advertiser })
     }
 }
 

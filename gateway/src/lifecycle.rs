@@ -71,6 +71,8 @@ struct Inner {
     ending: AtomicU8,
     /// A restart was asked for.
     asked: Notify,
+    /// Held by the one gateway that is announced.
+    announcing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,12 @@ impl Lifecycle {
             until if TimestampMs::now().0 < until => Phase::Suspended,
             _ => Phase::Accepting,
         }
+    }
+
+    /// What a gateway holds for as long as it is announced, until it has said goodbye: a goodbye that comes after the
+    /// announcement of the next gateway would take that one away.
+    pub(crate) fn announcing(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.inner.announcing)
     }
 
     pub(crate) fn end(&self, ending: Ending) {

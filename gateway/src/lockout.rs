@@ -1,4 +1,5 @@
-//! Keeps guessers waiting: failed authentications by address and kind of credential (wire.md section 4).
+//! Keeps callers waiting: a delay after each wrong secret, and a lockout after too many, by address and kind of
+//! credential (wire.md section 4).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,7 +8,10 @@ use std::{
     time::Duration,
 };
 
+use openclaw_schema::{ErrorCode, RpcError};
 use tokio::time::Instant;
+
+use crate::{caller::Caller, context::millis};
 
 /// How many failures within the window lock an address out.
 const FAILURES: usize = 10;
@@ -15,6 +19,8 @@ const FAILURES: usize = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 /// For how long an address is locked out.
 const LOCKED: Duration = Duration::from_secs(300);
+/// How long the answer to a wrong secret is held back. wire.md section 4: about 250 ms.
+const DELAY: Duration = Duration::from_millis(250);
 /// How many addresses are remembered. When there are more, those that failed longest ago are forgotten.
 const ADDRESSES: usize = 4096;
 
@@ -25,28 +31,15 @@ pub(crate) enum CredentialKind {
     Secret,
     /// The token of a device.
     DeviceToken,
+    /// The token of a setup code.
+    SetupCode,
 }
 
-/// Who tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Guesser {
-    pub(crate) ip: IpAddr,
-    /// Whether a page in a browser is behind the attempt (it sent an `Origin`): any page that the user visits can
-    /// reach loopback, so that such an attempt is never exempt.
-    pub(crate) from_browser: bool,
-}
-
-impl Guesser {
-    fn is_exempt(self) -> bool {
-        self.ip.to_canonical().is_loopback() && !self.from_browser
-    }
-
-    /// Who has one IPv6 address has its whole /64.
-    fn network(self) -> IpAddr {
-        match self.ip.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-            ip @ IpAddr::V4(_) => ip,
-        }
+/// What attempts are counted by. Who has one IPv6 address has its whole /64.
+fn network(caller: Caller) -> IpAddr {
+    match caller.ip {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 
@@ -54,6 +47,15 @@ impl Guesser {
 #[derive(Debug, Default)]
 pub(crate) struct Lockout {
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
+}
+
+/// What a caller that is locked out is told over JSON-RPC (wire.md section 4).
+pub(crate) fn told(wait: Duration) -> RpcError {
+    let message = "unauthorized: too many failed authentication attempts (retry later)";
+    let mut error = RpcError::new(ErrorCode::Unauthorized, message);
+    error.data.retryable = true;
+    error.data.retry_after_ms = Some(millis(wait));
+    error
 }
 
 #[derive(Debug)]
@@ -80,24 +82,24 @@ impl Lockout {
         Self::default()
     }
 
-    /// How long the guesser has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
-    pub(crate) fn retry_after(&self, guesser: Guesser, kind: CredentialKind) -> Option<Duration> {
-        if guesser.is_exempt() {
+    /// How long the caller has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
+    pub(crate) fn retry_after(&self, caller: Caller, kind: CredentialKind) -> Option<Duration> {
+        if !caller.may_be_locked_out() {
             return None;
         }
         let now = Instant::now();
-        let until = self.entries().get(&(guesser.network(), kind))?.locked_until?;
+        let until = self.entries().get(&(network(caller), kind))?.locked_until?;
         (until > now).then(|| until - now)
     }
 
-    /// Counts a failed attempt.
-    pub(crate) fn failed(&self, guesser: Guesser, kind: CredentialKind) {
-        if guesser.is_exempt() {
+    /// Counts a failed attempt. Whoever answers it waits for [`Self::delay`] first.
+    pub(crate) fn failed(&self, caller: Caller, kind: CredentialKind) {
+        if !caller.may_be_locked_out() {
             return;
         }
         let now = Instant::now();
         let mut entries = self.entries();
-        let key = (guesser.network(), kind);
+        let key = (network(caller), kind);
         if entries.len() >= ADDRESSES && !entries.contains_key(&key) {
             make_room(&mut entries, now);
         }
@@ -108,13 +110,20 @@ impl Lockout {
         if entry.failures.len() >= FAILURES {
             entry.failures.clear();
             entry.locked_until = Some(now + LOCKED);
-            tracing::warn!(address = %guesser.ip, credential = ?kind, "locked out after too many failed attempts");
+            tracing::warn!(address = %caller.ip, credential = ?kind, "locked out after too many failed attempts");
         }
     }
 
-    /// Forgets the failures: the guesser knew it after all.
-    pub(crate) fn succeeded(&self, guesser: Guesser, kind: CredentialKind) {
-        self.entries().remove(&(guesser.network(), kind));
+    /// Forgets the failures: the caller knew it after all. One whose failures are not counted clears nobody's.
+    pub(crate) fn succeeded(&self, caller: Caller, kind: CredentialKind) {
+        if caller.may_be_locked_out() {
+            self.entries().remove(&(network(caller), kind));
+        }
+    }
+
+    /// Passes when the answer to a wrong secret may be given. Holds nothing meanwhile.
+    pub(crate) async fn delay(&self) {
+        tokio::time::sleep(DELAY).await;
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<(IpAddr, CredentialKind), Entry>> {
@@ -140,43 +149,44 @@ fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, now: Instan
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Page;
 
-    fn at(ip: &str) -> Guesser {
-        Guesser { ip: ip.parse().expect("an address"), from_browser: false }
+    fn at(ip: &str) -> Caller {
+        Caller::at(ip.parse().expect("an address"))
     }
 
-    fn fail(lockout: &Lockout, guesser: Guesser, times: usize) {
+    fn fail(lockout: &Lockout, caller: Caller, times: usize) {
         for _ in 0..times {
-            lockout.failed(guesser, CredentialKind::Secret);
+            lockout.failed(caller, CredentialKind::Secret);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn ten_failures_within_a_minute_lock_an_address_out_for_five() {
         let lockout = Lockout::new();
-        let (guesser, other) = (at("192.0.2.7"), at("192.0.2.8"));
-        fail(&lockout, guesser, 9);
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::Secret), None);
-        fail(&lockout, guesser, 1);
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::Secret), Some(LOCKED));
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::DeviceToken), None);
+        let (caller, other) = (at("192.0.2.7"), at("192.0.2.8"));
+        fail(&lockout, caller, 9);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
+        fail(&lockout, caller, 1);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(LOCKED));
+        assert_eq!(lockout.retry_after(caller, CredentialKind::DeviceToken), None);
         assert_eq!(lockout.retry_after(other, CredentialKind::Secret), None);
         tokio::time::advance(Duration::from_secs(299)).await;
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::Secret), Some(Duration::from_secs(1)));
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::Secret), None);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_failures_and_successes_do_not_add_up() {
         let lockout = Lockout::new();
-        let guesser = at("192.0.2.7");
-        fail(&lockout, guesser, 9);
+        let caller = at("192.0.2.7");
+        fail(&lockout, caller, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
-        fail(&lockout, guesser, 9);
-        lockout.succeeded(guesser, CredentialKind::Secret);
-        fail(&lockout, guesser, 9);
-        assert_eq!(lockout.retry_after(guesser, CredentialKind::Secret), None);
+        fail(&lockout, caller, 9);
+        lockout.succeeded(caller, CredentialKind::Secret);
+        fail(&lockout, caller, 9);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,8 +196,10 @@ mod tests {
             fail(&lockout, at(ip), 50);
             assert_eq!(lockout.retry_after(at(ip), CredentialKind::Secret), None);
         }
-        let page = Guesser { from_browser: true, ..at("127.0.0.1") };
-        fail(&lockout, page, 10);
+        let page = Caller { page: Page::Own, ..at("127.0.0.1") };
+        fail(&lockout, page, 9);
+        lockout.succeeded(at("127.0.0.1"), CredentialKind::Secret);
+        fail(&lockout, page, 1);
         assert_eq!(lockout.retry_after(page, CredentialKind::Secret), Some(LOCKED));
         assert_eq!(lockout.retry_after(at("127.0.0.1"), CredentialKind::Secret), None);
     }
@@ -200,7 +212,7 @@ mod tests {
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some());
         for number in 0..20_000_u32 {
             let ip = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into();
-            lockout.failed(Guesser { ip, from_browser: false }, CredentialKind::Secret);
+            lockout.failed(Caller::at(ip), CredentialKind::Secret);
         }
         assert!(lockout.entries().len() <= ADDRESSES);
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some(), "locks are kept");

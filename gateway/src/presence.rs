@@ -95,7 +95,7 @@ impl Connections {
         }
         let name = client.display_name.as_ref().map(Text::as_str).or(client.id.as_ref().map(Text::as_str));
         let entry = PresenceEntry {
-            ip: Some(connection.remote().ip().to_string()),
+            ip: Some(connection.caller().ip.to_string()),
             client_id: client.id.as_ref().map(Text::to_string),
             version: client.version.as_ref().map(Text::to_string),
             platform: client.platform.as_ref().map(Text::to_string),
@@ -156,11 +156,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{auth::Authenticator, connection::Transport, settings::Auth};
+    use crate::{auth::Authenticator, caller::Caller, connection::Transport, settings::Auth};
 
     fn connection(id: u64) -> Connection {
         let authenticator = Arc::new(Authenticator::new(&Auth::None));
-        Connection::new(id, ([127, 0, 0, 1], 1).into(), Transport::WebSocket, None, authenticator)
+        let remote = ([127, 0, 0, 1], 1).into();
+        let caller = Caller::at([127, 0, 0, 1].into());
+        Connection::new(id, remote, caller, Transport::WebSocket, None, authenticator)
     }
 
     fn client(mode: &str) -> ConnectClientInfo {

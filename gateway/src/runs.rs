@@ -523,6 +523,12 @@ impl Runs {
         self.inner.backend.models()
     }
 
+    /// What answers them.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
     /// How many runs there are.
     #[must_use]
     pub fn counts(&self) -> RunCounts {
@@ -611,6 +617,7 @@ impl Runs {
             session_key: address.key.clone(),
             agent: agent.clone(),
             model,
+            history: Vec::new(),
             message: request.message,
             extra_system_prompt: request.extra_system_prompt,
             cancel: CancellationToken::new(),
@@ -621,18 +628,13 @@ impl Runs {
     }
 
     fn choose_model(&self, asked: Option<&str>, agent: &Agent) -> Result<ModelInfo, StartError> {
-        let models = self.inner.backend.models();
+        let backend = &self.inner.backend;
         let Some(name) = asked.or(agent.model.as_deref()) else {
+            let models = backend.models();
             let default = models.iter().find(|model| model.tags.iter().any(|tag| tag == "default"));
             return default.or(models.first()).cloned().ok_or(StartError::NoModel);
         };
-        // An id may hold slashes itself, so the whole name is compared before the id alone.
-        let is_whole_name = |model: &&ModelInfo| {
-            name.strip_prefix(&model.provider).and_then(|rest| rest.strip_prefix('/')) == Some(&model.id)
-        };
-        let found =
-            models.iter().find(is_whole_name).or_else(|| models.iter().find(|model| model.id == name));
-        found.cloned().ok_or_else(|| match asked {
+        backend.find(name).ok_or_else(|| match asked {
             Some(model) => StartError::UnknownModel { model: model.to_owned() },
             None => StartError::AgentModel { agent_id: agent.id.clone(), model: name.to_owned() },
         })

@@ -3,9 +3,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use openclaw_schema::discovery::InterfaceRules;
 use secrecy::SecretString;
 
-use crate::{state::StateDir, tls::TlsSettings};
+use crate::{backend::settings::ModelSettings, state::StateDir, tls::TlsSettings, trust::Trust};
 
 /// What a gateway runs with.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Settings {
     pub auto_approve_local: bool,
     /// How the port speaks TLS; plain when absent.
     pub tls: Option<TlsSettings>,
+    /// Whom the gateway trusts beyond its own host.
+    pub trust: Trust,
     /// Where the gateway keeps its state.
     pub state: StateDir,
     /// The configuration file, which `config.get` shows. It need not be there.
@@ -27,6 +30,10 @@ pub struct Settings {
     pub log_file: PathBuf,
     /// The agents.
     pub agents: Agents,
+    /// How the gateway is announced to the networks it is on; absent when it is not.
+    pub discovery: Option<Announcement>,
+    /// What answers runs.
+    pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
 }
@@ -62,6 +69,28 @@ pub struct Agent {
     pub workspace: PathBuf,
     /// The model it uses, as `provider/id`; the back end's default when absent.
     pub model: Option<String>,
+}
+
+/// How a gateway is announced to the networks it is on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// The host's name, instead of the system's.
+    pub host_name: Option<String>,
+    /// Hints for SSH; absent in minimal mode.
+    pub hints: Option<SshHints>,
+    /// The network interfaces that it is announced on.
+    pub interfaces: InterfaceRules,
+}
+
+/// Hints for those who reach a host with SSH. They tell strangers about the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshHints {
+    /// The port of the SSH server.
+    pub ssh_port: u16,
+    /// Where the command line lies.
+    pub cli_path: Option<String>,
+    /// The host's name in its tailnet.
+    pub tailnet_dns: Option<String>,
 }
 
 /// The bounds of a gateway.

@@ -62,6 +62,12 @@ impl StateDir {
         self.gateway_dir().join("logs").join("openclaw.log")
     }
 
+    /// The file of the raw model events, unless `--raw-stream-path` names another one.
+    #[must_use]
+    pub fn raw_stream_file(&self) -> PathBuf {
+        self.gateway_dir().join("logs").join("raw-stream.jsonl")
+    }
+
     /// The record of the gateway that runs now: see [`RuntimeRecord`].
     #[must_use]
     pub fn runtime_record_file(&self) -> PathBuf {

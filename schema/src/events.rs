@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     contract::{EventRecord, TypeRef},
     methods::{
-        device::{PendingDevice, example_pending},
+        device::{PendingDevice, SetupCompletion, example_completion, example_pending},
         gateway::{HealthResult, PresenceEntry, example_health, example_presence},
     },
     scope::Scope,
@@ -41,6 +41,9 @@ pub enum EventName {
     /// Such a request was decided.
     #[serde(rename = "device.pair.resolved")]
     DevicePairResolved,
+    /// A setup code has paired a device.
+    #[serde(rename = "device.pair.setup.completed")]
+    DevicePairSetupCompleted,
 }
 
 impl EventName {
@@ -54,6 +57,7 @@ impl EventName {
         Self::Shutdown,
         Self::DevicePairRequested,
         Self::DevicePairResolved,
+        Self::DevicePairSetupCompleted,
     ];
 
     /// The record of this event.
@@ -159,6 +163,15 @@ pub const EVENTS: &[EventRecord] = &[
                 "decision": "approved", "ts": 1_795_337_963_251_u64,
             })
         },
+    },
+    EventRecord {
+        name: "device.pair.setup.completed",
+        summary: "A setup code has paired a device.",
+        cadence: "Once for each setup code that is used.",
+        scope: Scope::OperatorPairing,
+        since: "0.1.0",
+        payload: TypeRef::of::<SetupCompletion>(),
+        example: || serde_json::to_value(example_completion()).expect("the example serialises"),
     },
 ];
 

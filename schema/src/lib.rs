@@ -4,6 +4,7 @@
 extern crate self as openclaw_schema;
 
 pub mod contract;
+pub mod discovery;
 pub mod document;
 pub mod error;
 pub mod events;

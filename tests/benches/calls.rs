@@ -8,12 +8,12 @@
 //! Each server runs in a process of its own and answers `health` with the same bytes; the gateway does so with
 //! authentication, scopes and its log switched on. Rounds go over the servers in turn, and ratios are formed within a
 //! round, so that a machine which is slower for a while is so for all of them. Printed are medians over the rounds.
+//!
+//! A second table compares a call in OpenClaw frames with the same call in JSON-RPC, on the same server.
 
 #![expect(clippy::print_stdout, reason = "the table is what the bench is for")]
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,12 +23,12 @@ use std::{
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
-use openclaw_tests::servers;
-use tokio::{net::TcpStream, task::JoinSet};
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
-    tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
+use openclaw_tests::{
+    servers,
+    servers::{Process, sockets},
 };
+use tokio::{net::TcpStream, task::JoinSet};
+use tokio_tungstenite::tungstenite::Message;
 
 const SERVERS: [&str; 3] = ["echo", "jsonrpsee", "gateway"];
 const TOKEN: &str = "bench-token";
@@ -43,15 +43,23 @@ struct Load {
     in_flight: usize,
     /// Bytes of padding in the params; 0 sends none.
     padding: usize,
+    /// In OpenClaw frames instead of JSON-RPC.
+    frames: bool,
+}
+
+impl Load {
+    const fn over(name: &'static str, http: bool, sockets: usize, in_flight: usize, padding: usize) -> Self {
+        Self { name, http, sockets, in_flight, padding, frames: false }
+    }
 }
 
 const LOADS: [Load; 6] = [
-    Load { name: "one socket, sequential", http: false, sockets: 1, in_flight: 1, padding: 0 },
-    Load { name: "one socket, 64 in flight", http: false, sockets: 1, in_flight: 64, padding: 0 },
-    Load { name: "64 sockets, one in flight each", http: false, sockets: 64, in_flight: 1, padding: 0 },
-    Load { name: "HTTP keep-alive, one connection", http: true, sockets: 1, in_flight: 1, padding: 0 },
-    Load { name: "HTTP keep-alive, 64 connections", http: true, sockets: 64, in_flight: 1, padding: 0 },
-    Load { name: "64 KiB params, 8 in flight", http: false, sockets: 1, in_flight: 8, padding: 64 * 1024 },
+    Load::over("one socket, sequential", false, 1, 1, 0),
+    Load::over("one socket, 64 in flight", false, 1, 64, 0),
+    Load::over("64 sockets, one in flight each", false, 64, 1, 0),
+    Load::over("HTTP keep-alive, one connection", true, 1, 1, 0),
+    Load::over("HTTP keep-alive, 64 connections", true, 64, 1, 0),
+    Load::over("64 KiB params, 8 in flight", false, 1, 8, 64 * 1024),
 ];
 
 #[derive(Clone, Copy)]
@@ -68,7 +76,7 @@ fn main() {
     {
         return servers::serve(kind, TOKEN);
     }
-    let rounds = arguments.first().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let rounds: usize = arguments.first().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
     println!("| load | server | calls/s | p50 µs | p99 µs | to echo | to jsonrpsee |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
     for load in LOADS {
@@ -92,6 +100,35 @@ fn main() {
             );
         }
     }
+    compare_frames(rounds);
+}
+
+/// What a call in frames costs over one in JSON-RPC.
+fn compare_frames(rounds: usize) {
+    println!();
+    println!(
+        "| load on the gateway | JSON-RPC calls/s | frames calls/s | JSON-RPC p50 µs | frames p50 µs | cost of frames |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    for load in LOADS.into_iter().filter(|load| !load.http) {
+        let measured: Vec<[Figures; 2]> = (0..rounds)
+            .map(|_| [false, true].map(|frames| measure("gateway", Load { frames, ..load })))
+            .collect();
+        let column = |index: usize, pick: fn(&Figures) -> f64| {
+            median(measured.iter().map(|round| pick(&round[index])).collect())
+        };
+        let cost =
+            median(measured.iter().map(|[rpc, frames]| rpc.per_second / frames.per_second - 1.0).collect());
+        println!(
+            "| {} | {:.0} | {:.0} | {:.1} | {:.1} | {:+.0} % |",
+            load.name,
+            column(0, |figures| figures.per_second),
+            column(1, |figures| figures.per_second),
+            column(0, |figures| figures.p50_us),
+            column(1, |figures| figures.p50_us),
+            cost * 100.0,
+        );
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -99,38 +136,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A server in a process of its own, ended with this value.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(kind: &str) -> Self {
-        let program = std::env::current_exe().expect("a bench knows its own path");
-        let mut child = Command::new(program)
-            .args(["serve", kind])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout is piped"))
-            .read_line(&mut line)
-            .expect("the server says its port");
-        Self { child, port: line.trim().parse().expect("the server's first line is its port") }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn measure(kind: &str, load: Load) -> Figures {
-    let server = Server::start(kind);
+    let server = Process::start(kind);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(async {
@@ -140,9 +147,9 @@ fn measure(kind: &str, load: Load) -> Figures {
         for _ in 0..load.sockets {
             let stop = Arc::clone(&stop);
             if load.http {
-                clients.spawn(http_client(server.port, stop, warm));
+                clients.spawn(http_client(server.port(), load, stop, warm));
             } else {
-                clients.spawn(websocket_client(server.port, load, stop, warm));
+                clients.spawn(websocket_client(server.port(), load, stop, warm));
             }
         }
         tokio::time::sleep_until((warm + MEASURED).into()).await;
@@ -164,21 +171,25 @@ fn measure(kind: &str, load: Load) -> Figures {
     })
 }
 
-fn request(id: usize, padding: usize) -> String {
-    let params = match padding {
+fn request(id: usize, load: Load) -> String {
+    let params = match load.padding {
         0 => String::new(),
         // The gateway's `agent.abort` of a run that does not exist: a small handler with a large text to decode.
         bytes => format!(r#","params":{{"padding":"{}"}}"#, "x".repeat(bytes)),
     };
-    let method = if padding == 0 { "health" } else { servers::PADDED_METHOD };
+    let method = if load.padding == 0 { "health" } else { servers::PADDED_METHOD };
+    if load.frames {
+        return format!(r#"{{"type":"req","id":"{id}","method":"{method}"{params}}}"#);
+    }
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"{params}}}"#)
 }
 
 /// Keeps calls in flight on one socket; what is ready is written with one flush.
 async fn websocket_client(port: u16, load: Load, stop: Arc<AtomicBool>, warm: Instant) -> Vec<u64> {
-    let mut socket = open(port).await;
+    let mut socket =
+        if load.frames { sockets::frames(port, TOKEN).await } else { sockets::jsonrpc(port, TOKEN).await };
     let mut sent_at = vec![Instant::now(); load.in_flight];
-    let texts: Vec<String> = (0..load.in_flight).map(|id| request(id, load.padding)).collect();
+    let texts: Vec<String> = (0..load.in_flight).map(|id| request(id, load)).collect();
     for (id, text) in texts.iter().enumerate() {
         sent_at[id] = Instant::now();
         socket.feed(Message::text(text.clone())).await.expect("the server takes requests");
@@ -197,10 +208,15 @@ async fn websocket_client(port: u16, load: Load, stop: Arc<AtomicBool>, warm: In
         };
         let Some(Ok(Message::Text(text))) = message else { panic!("the server ended the connection") };
         let text = text.as_str();
-        assert!(text.contains(r#""result""#), "the call failed: {text}");
+        if load.frames && text.starts_with(r#"{"type":"event""#) {
+            continue;
+        }
+        let succeeded = if load.frames { r#""ok":true"# } else { r#""result""# };
+        assert!(text.contains(succeeded), "the call failed: {text}");
         let start = text.find(r#""id":"#).expect("an answer has an id") + 5;
         let id: usize = text[start..]
             .bytes()
+            .skip_while(|byte| *byte == b'"')
             .take_while(u8::is_ascii_digit)
             .fold(0, |id, digit| id * 10 + usize::from(digit - b'0'));
         let now = Instant::now();
@@ -218,25 +234,14 @@ async fn websocket_client(port: u16, load: Load, stop: Arc<AtomicBool>, warm: In
     latencies
 }
 
-async fn open(port: u16) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
-    let mut request = format!("ws://127.0.0.1:{port}/rpc").into_client_request().expect("the address is one");
-    let bearer = format!("Bearer {TOKEN}").parse().expect("the token is ASCII");
-    request.headers_mut().insert("authorization", bearer);
-    let config = WebSocketConfig::default().read_buffer_size(16 * 1024).write_buffer_size(16 * 1024);
-    let (socket, _) = tokio_tungstenite::connect_async_with_config(request, Some(config), true)
-        .await
-        .expect("the server accepts");
-    socket
-}
-
-async fn http_client(port: u16, stop: Arc<AtomicBool>, warm: Instant) -> Vec<u64> {
+async fn http_client(port: u16, load: Load, stop: Arc<AtomicBool>, warm: Instant) -> Vec<u64> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the server accepts");
     stream.set_nodelay(true).expect("the socket takes options");
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(io).await.expect("the server speaks HTTP");
     tokio::spawn(connection);
-    let body = bytes::Bytes::from(request(0, 0));
+    let body = bytes::Bytes::from(request(0, load));
     let mut latencies = Vec::with_capacity(1 << 18);
     while !stop.load(Ordering::Relaxed) {
         let sent_at = Instant::now();

@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use jsonrpsee::core::client::Error as RpcError;
 use openclaw_client::{
-    AgentRequest, Client, Error, ErrorCode, RunEvent, TimeoutKind, TransportKind, new_idempotency_key,
+    AgentRequest, Backoff, Client, ConnectionState, Error, ErrorCode, Event, PauseReason, RunEvent,
+    TimeoutKind, TransportKind, new_idempotency_key,
 };
-use openclaw_gateway::backend::echo::EchoBackend;
+use openclaw_gateway::{backend::echo::EchoBackend, settings::Auth};
 use openclaw_schema::{
     client::*,
     contract::Contract as _,
@@ -204,6 +205,14 @@ impl Typed {
                             let device = json!({ "deviceId": "nobody", "label": "phone" });
                             client.device_pair_rename(params_of(device)).await.map(drop)
                         }
+                        DeviceMethod::DevicePairSetupCode => {
+                            let place = json!({ "publicUrl": "wss://gateway.example.com" });
+                            client.device_pair_setup_code(params_of(place)).await.map(drop)
+                        }
+                        DeviceMethod::DevicePairSetupStatus => {
+                            let setup = json!({ "setupId": "nothing" });
+                            client.device_pair_setup_status(params_of(setup)).await.map(drop)
+                        }
                         DeviceMethod::DeviceTokenRotate => {
                             client.device_token_rotate(params_of(device)).await.map(drop)
                         }
@@ -389,6 +398,7 @@ async fn a_run_streams_its_text_and_ends_with_its_outcome() {
                     phases.extend(event.data["phase"].as_str().map(str::to_owned));
                 }
             }
+            RunEvent::Gap => panic!("nothing is lost"),
             RunEvent::Chat(event) => {
                 assert_eq!(event.run_id, run_id);
                 assert_ne!(last_chat, Some(ChatState::Final), "nothing comes after the final state");
@@ -586,6 +596,79 @@ async fn a_gateway_that_is_dropped_ends_its_connections_at_once() {
     let error = soon(calling).await.expect("the call does not panic").expect_err("the gateway is gone");
     assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
     assert!(matches!(Error::from(error), Error::Transport { .. }));
+}
+
+/// A client that reconnects at once.
+async fn lasting(gateway: &TestGateway) -> Client {
+    let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(50));
+    let builder = Client::builder(gateway.url()).credential(TOKEN.into()).reconnect(backoff);
+    builder.connect().await.expect("the client connects")
+}
+
+#[tokio::test]
+async fn a_client_that_reconnects_outlives_the_gateway_with_its_calls_and_its_events() {
+    let gateway = TestGateway::start().await;
+    let address = gateway.address();
+    let client = lasting(&gateway).await;
+    let mut state = client.state();
+    let mut events = client.events(EventsSubscribeParams::default()).await.expect("the gateway answers");
+    gateway.shutdown().await;
+    let is_down = |state: &ConnectionState| matches!(state, ConnectionState::Reconnecting { .. });
+    soon(state.wait_for(is_down)).await.expect("the client lives");
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.agents_list(NoParams {}).await }
+    });
+
+    let _gateway =
+        TestGateway::start_with(|settings| settings.listen = vec![address], |builder| builder).await;
+    let listed = soon(waiting).await.expect("the call does not panic").expect("it waits for the gateway");
+    assert_eq!(listed.default_id, "main");
+    let cause = loop {
+        match soon(events.next()).await.expect("the stream goes on").expect("and is sound") {
+            Event::Reconnected { cause } => break cause,
+            // What the first gateway had to say.
+            Event::Received(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        matches!(cause, Error::Transport { kind: TransportKind::Closed { code: Some(1012) }, .. }),
+        "{cause:?}"
+    );
+    let mut run = client
+        .run_agent(AgentRequest::new("hello").build().expect("valid params"))
+        .await
+        .expect("the run starts");
+    soon(run.events().next()).await.expect("an event comes").expect("it can be read");
+    let next = soon(events.next()).await.expect("the stream goes on").expect("and is sound");
+    assert!(matches!(next, Event::Received(_)), "{next:?}");
+    client.close().await;
+    assert!(matches!(*state.borrow(), ConnectionState::Closed));
+}
+
+#[tokio::test]
+async fn a_client_that_reconnects_stops_when_its_token_is_no_longer_right() {
+    let gateway = TestGateway::start().await;
+    let address = gateway.address();
+    let client = lasting(&gateway).await;
+    let mut state = client.state();
+    gateway.shutdown().await;
+    let _gateway = TestGateway::start_with(
+        |settings| {
+            settings.listen = vec![address];
+            settings.auth = Auth::Token("another".into());
+        },
+        |builder| builder,
+    )
+    .await;
+    let is_paused = |state: &ConnectionState| matches!(state, ConnectionState::Paused { .. });
+    let paused = soon(state.wait_for(is_paused)).await.expect("the client lives").clone();
+    let ConnectionState::Paused { reason, cause } = paused else { panic!("{paused:?}") };
+    assert_eq!(reason, PauseReason::Unauthorized);
+    assert!(matches!(cause, Error::Unauthorized { .. }), "{cause:?}");
+    let error = Error::from(client.agents_list(NoParams {}).await.expect_err("nobody may"));
+    assert!(matches!(error, Error::Unauthorized { .. }) && !error.may_have_executed(), "{error:?}");
 }
 
 async fn in_flight(client: &Client) -> bool {

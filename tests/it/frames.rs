@@ -14,23 +14,28 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// A frame connection, and the challenge it began with.
-async fn open(gateway: &TestGateway) -> (Socket, Value) {
-    let mut socket = gateway.websocket_with("/any/path", &[]).await.expect("the upgrade is accepted");
+pub(crate) async fn open(gateway: &TestGateway) -> (Socket, Value) {
+    open_with(gateway, &[]).await
+}
+
+/// The same with headers on the upgrade.
+pub(crate) async fn open_with(gateway: &TestGateway, headers: &[(&'static str, &str)]) -> (Socket, Value) {
+    let mut socket = gateway.websocket_with("/any/path", headers).await.expect("the upgrade is accepted");
     let challenge = soon(socket.next_json()).await;
     assert_eq!(challenge["event"], "connect.challenge");
     (socket, challenge["payload"].clone())
 }
 
-fn request(id: &str, method: &str, params: &Value) -> String {
+pub(crate) fn request(id: &str, method: &str, params: &Value) -> String {
     json!({ "type": "req", "id": id, "method": method, "params": params }).to_string()
 }
 
-fn connect(params: &Value) -> String {
+pub(crate) fn connect(params: &Value) -> String {
     request("c", ConnectMethod::Connect.name(), params)
 }
 
 /// Params of a command line with the gateway's token.
-fn command_line(scopes: &[&str]) -> Value {
+pub(crate) fn command_line(scopes: &[&str]) -> Value {
     json!({
         "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": scopes, "auth": { "token": TOKEN },
         "client": { "id": "cli", "version": "1", "platform": "linux", "mode": "cli" },
@@ -38,7 +43,7 @@ fn command_line(scopes: &[&str]) -> Value {
 }
 
 /// A connection that is in, and its `hello-ok`.
-async fn connected(gateway: &TestGateway, params: &Value) -> (Socket, Value) {
+pub(crate) async fn connected(gateway: &TestGateway, params: &Value) -> (Socket, Value) {
     let (mut socket, _) = open(gateway).await;
     let hello = soon(socket.ask(connect(params))).await;
     assert_eq!(hello["ok"], true, "{hello}");
@@ -46,7 +51,7 @@ async fn connected(gateway: &TestGateway, params: &Value) -> (Socket, Value) {
 }
 
 /// The next response to a request, events left out.
-async fn response(socket: &mut Socket, id: &str) -> Value {
+pub(crate) async fn response(socket: &mut Socket, id: &str) -> Value {
     loop {
         let frame = soon(socket.next_json()).await;
         if frame["type"] == "res" {
@@ -57,7 +62,7 @@ async fn response(socket: &mut Socket, id: &str) -> Value {
 }
 
 /// The next event of that name.
-async fn event(socket: &mut Socket, name: &str) -> Value {
+pub(crate) async fn event(socket: &mut Socket, name: &str) -> Value {
     loop {
         let frame = soon(socket.next_json()).await;
         if frame["event"] == name {
@@ -67,27 +72,27 @@ async fn event(socket: &mut Socket, name: &str) -> Value {
 }
 
 /// A device with a key of its own.
-struct Device {
+pub(crate) struct Device {
     key: SigningKey,
 }
 
 impl Device {
-    fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         Self { key: SigningKey::from_bytes(&[seed; 32]) }
     }
 
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         Sha256::digest(self.key.verifying_key().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// `params` with the proof that protocol 3 of the signature asks for (wire.md section 5).
-    fn sign(&self, params: &Value, challenge: &Value) -> Value {
+    pub(crate) fn sign(&self, params: &Value, challenge: &Value) -> Value {
         let mut params = params.clone();
         let scopes: Vec<&str> =
             params["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let client = &params["client"];
-        let token = ["token", "deviceToken"].map(|field| text(&params["auth"][field]));
+        let token = ["token", "deviceToken", "bootstrapToken"].map(|field| text(&params["auth"][field]));
         let payload = [
             "v3".to_owned(),
             self.id(),
@@ -112,8 +117,18 @@ impl Device {
         params
     }
 
-    async fn connect(&self, gateway: &TestGateway, params: &Value) -> (Socket, Value) {
-        let (mut socket, challenge) = open(gateway).await;
+    pub(crate) async fn connect(&self, gateway: &TestGateway, params: &Value) -> (Socket, Value) {
+        self.connect_with(gateway, params, &[]).await
+    }
+
+    /// The same with headers on the upgrade.
+    pub(crate) async fn connect_with(
+        &self,
+        gateway: &TestGateway,
+        params: &Value,
+        headers: &[(&'static str, &str)],
+    ) -> (Socket, Value) {
+        let (mut socket, challenge) = open_with(gateway, headers).await;
         let answer = soon(socket.ask(connect(&self.sign(params, &challenge)))).await;
         (socket, answer)
     }
@@ -196,109 +211,6 @@ async fn protocol_three_is_answered_in_its_shapes() {
         refused["error"],
         json!({ "code": "INVALID_REQUEST", "message": "missing scope: operator.pairing" })
     );
-}
-
-#[tokio::test]
-async fn a_handshake_that_fails_has_the_recorded_answer_and_close() {
-    let with = |change: fn(&mut Value)| {
-        let mut params = command_line(&["operator.read"]);
-        change(&mut params);
-        connect(&params)
-    };
-    let invalid = |message: &str| Some(json!({ "code": "INVALID_REQUEST", "message": message }));
-    // wire.md sections 4 and 12: what is sent, the error, the close code and reason.
-    let cases: Vec<(&str, String, Option<Value>, u16, &str)> = vec![
-        ("no JSON", "{".to_owned(), None, 1000, ""),
-        ("empty", String::new(), None, 1000, ""),
-        ("an array", "[1,2]".to_owned(), None, 1008, "invalid request frame"),
-        ("a text", "\"x\"".to_owned(), None, 1008, "invalid request frame"),
-        ("an event", r#"{"type":"event","event":"x"}"#.to_owned(), None, 1008, "invalid request frame"),
-        ("no id", r#"{"type":"req","method":"connect"}"#.to_owned(), None, 1008, "invalid request frame"),
-        (
-            "another method",
-            request("c", GatewayMethod::Health.name(), &json!({})),
-            invalid("invalid handshake: first request must be connect"),
-            1008,
-            "invalid handshake: first request must be connect",
-        ),
-        (
-            "no params",
-            r#"{"type":"req","id":"c","method":"connect"}"#.to_owned(),
-            invalid("invalid connect params: must be object"),
-            1008,
-            "invalid connect params: must be object",
-        ),
-        (
-            "an unknown field of auth",
-            with(|params| params["auth"]["foo"] = json!(1)),
-            invalid("invalid connect params: at /auth: unexpected property 'foo'"),
-            1008,
-            "invalid connect params: at /auth: unexpected property 'foo'",
-        ),
-        (
-            "an unknown client",
-            with(|params| params["client"]["id"] = json!("acme")),
-            invalid("invalid connect params: at /client/id: must be equal to one of the allowed values"),
-            1008,
-            "invalid connect params: at /client/id: must be equal to one of the allowed values",
-        ),
-        (
-            "protocol zero",
-            with(|params| params["minProtocol"] = json!(0)),
-            invalid("invalid connect params: at /minProtocol: must be >= 1"),
-            1008,
-            "invalid connect params: at /minProtocol: must be >= 1",
-        ),
-        (
-            "an unknown role",
-            with(|params| params["role"] = json!("king")),
-            invalid("invalid role"),
-            1008,
-            "invalid role",
-        ),
-    ];
-    let gateway = TestGateway::start().await;
-    for (case, text, error, code, reason) in cases {
-        let (mut socket, _) = open(&gateway).await;
-        socket.send(text).await;
-        if let Some(error) = error {
-            assert_eq!(soon(socket.next_json()).await["error"], error, "{case}");
-        }
-        let close = soon(socket.closed()).await.unwrap_or_else(|| panic!("{case}: no close frame"));
-        assert_eq!((u16::from(close.code), close.reason.as_str()), (code, reason), "{case}");
-    }
-    for (lowest, highest) in [(5, 5), (1, 2), (2, 2), (5, 4)] {
-        let (mut socket, _) = open(&gateway).await;
-        let mut params = command_line(&[]);
-        params["minProtocol"] = json!(lowest);
-        params["maxProtocol"] = json!(highest);
-        let answer = soon(socket.ask(connect(&params))).await;
-        assert_eq!(answer["error"]["details"]["code"], "PROTOCOL_MISMATCH", "{answer}");
-        let close = soon(socket.closed()).await.expect("a close frame");
-        assert_eq!((u16::from(close.code), close.reason.as_str()), (1002, "protocol mismatch"));
-    }
-}
-
-#[tokio::test]
-async fn a_wrong_credential_has_the_recorded_details() {
-    let gateway = TestGateway::start().await;
-    for (auth, code, details) in [
-        (json!({ "token": "wrong" }), "INVALID_REQUEST", "AUTH_TOKEN_MISMATCH"),
-        (json!({ "password": "wrong" }), "INVALID_REQUEST", "AUTH_TOKEN_MISMATCH"),
-        (json!({}), "NOT_PAIRED", "DEVICE_IDENTITY_REQUIRED"),
-    ] {
-        let (mut socket, _) = open(&gateway).await;
-        let mut params = command_line(&["operator.read"]);
-        params["auth"] = auth.clone();
-        let answer = soon(socket.ask(connect(&params))).await;
-        assert_eq!(
-            (&answer["error"]["code"], &answer["error"]["details"]["code"]),
-            (&json!(code), &json!(details)),
-            "{auth}"
-        );
-        let close = soon(socket.closed()).await.expect("a close frame");
-        assert_eq!(u16::from(close.code), 1008, "{auth}");
-    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::drift::workspace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_stock_client_connects_calls_and_receives_events_without_a_gap() {
+async fn the_stock_client_connects_calls_pairs_and_receives_events_without_a_gap() {
     let module = workspace().join("target/tools/node_modules/@openclaw/gateway-client/dist/index.mjs");
     if !module.exists() {
         assert!(std::env::var_os("CI").is_none(), "CI installs the stock client: see .ci/run");
@@ -19,7 +19,11 @@ async fn the_stock_client_connects_calls_and_receives_events_without_a_gap() {
         return;
     }
     let gateway = TestGateway::start_with(
-        |settings| settings.limits.tick_interval = Duration::from_millis(100),
+        |settings| {
+            settings.limits.tick_interval = Duration::from_millis(100);
+            // So that its device is refused first, and approved by somebody.
+            settings.auto_approve_local = false;
+        },
         |builder| builder,
     )
     .await;
@@ -40,13 +44,20 @@ async fn the_stock_client_connects_calls_and_receives_events_without_a_gap() {
         ("waited", json!("ok")),
         ("chat", json!("started")),
         ("history", json!(2)),
+        ("unpaired", json!("PAIRING_REQUIRED")),
+        ("pending", json!([true])),
+        ("stored", json!(true)),
+        ("method", json!("device-token")),
+        ("read", json!(true)),
         ("gaps", json!([])),
         ("warnings", json!([])),
     ] {
         assert_eq!(seen[field], value, "{field}: {seen}");
     }
-    for event in ["tick", "agent", "chat"] {
+    for event in ["tick", "agent", "chat", "device.pair.requested", "device.pair.resolved"] {
         assert!(seen["events"][event].as_u64().is_some_and(|count| count > 0), "no {event}: {seen}");
     }
+    assert!(seen["issued"].as_str().is_some_and(|token| token.len() == 43), "{seen}");
+    assert!(seen["denied"].as_str().is_some_and(|text| text.contains("operator.pairing")), "{seen}");
     assert!(seen["refused"].as_str().is_some_and(|text| text.contains("unknown method")), "{seen}");
 }

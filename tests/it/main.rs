@@ -8,6 +8,8 @@ mod chat;
 mod client;
 /// What is published is what is served: declarations, examples, names.
 mod contract;
+/// The decoders of the frame protocol, over the corpus of the fuzz targets and what grows from it.
+mod decoding;
 /// Generated files are what the sources make.
 mod drift;
 /// A contract of an embedding program beside the core one.
@@ -18,12 +20,20 @@ mod envelopes;
 mod events;
 /// OpenClaw frames: handshake, calls, events, devices, and the recorded edge cases.
 mod frames;
+/// Browsers, proxies and guessers: who is turned away before anything is served.
+mod guards;
 /// HTTP around the calls: probes, the document, upgrades, bounds.
 mod http;
 /// The stock client of the frame protocol, from npm, against this gateway.
 mod interop;
+/// Back ends against a model server and real processes, alone and behind a gateway.
+mod models;
+/// What was recorded of a stock gateway, row by row: handshakes and edge cases.
+mod recorded;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
+/// Our results against the stock schema of them.
+mod stock_schema;
 /// Rules about the sources themselves.
 mod tidy;
 /// TLS on the port, and what the client trusts.

@@ -14,10 +14,12 @@ use hyper::HeaderMap;
 use hyper_util::rt::TokioIo;
 use openclaw_gateway::{
     Gateway, GatewayBuilder,
+    backend::settings::ModelSettings,
     lifecycle::Lifecycle,
     logs::LogReader,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
+    trust::Trust,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,6 +69,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
         config_file: state.config_file(),
         auto_approve_local: true,
         tls: None,
+        trust: Trust::default(),
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),
@@ -78,6 +81,8 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
             }],
         },
         state,
+        discovery: None,
+        models: ModelSettings::default(),
         limits: Limits::default(),
     }
 }

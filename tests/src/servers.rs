@@ -1,12 +1,26 @@
-//! The servers that `benches/calls.rs` compares: each serves `health` and one method with large params.
+//! The servers of the benches. Those that `benches/calls.rs` compares serve `health` and one method with large params;
+//! that of `benches/sockets.rs` has a back end that streams.
 
-use std::net::SocketAddr;
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use jsonrpsee::{RpcModule, core::RpcResult, proc_macros::rpc};
-use openclaw_gateway::Gateway;
-use openclaw_schema::{contract, contract::Examples};
+use openclaw_gateway::{
+    Gateway,
+    backend::{Backend, BackendAnswer, BackendFuture, BackendRequest, TextSink, echo::EchoBackend},
+};
+use openclaw_schema::{
+    contract,
+    contract::Examples,
+    methods::{agent::TokenUsage, models::ModelInfo},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -53,11 +67,45 @@ impl PaddedServer for Handlers {
     }
 }
 
-/// Serves as `echo`, `jsonrpsee` or `gateway` until standard input ends. Prints the port first.
+/// Answers every message with a text of [`STREAMED_BYTES`], and adds to it until nobody wants it any more. Each event of
+/// such a run carries the whole text.
+#[derive(Debug)]
+struct Stream(EchoBackend);
+
+/// How long the text of a streaming run is.
+pub const STREAMED_BYTES: usize = 16_000;
+/// The time between two additions, which is well below what the gateway puts together.
+const STREAM_PAUSE: Duration = Duration::from_millis(25);
+
+impl Backend for Stream {
+    fn models(&self) -> Arc<[ModelInfo]> {
+        self.0.models()
+    }
+
+    fn run(&self, request: BackendRequest, output: TextSink) -> BackendFuture {
+        Box::pin(async move {
+            output.push(&"x".repeat(STREAMED_BYTES));
+            let added = async {
+                loop {
+                    tokio::time::sleep(STREAM_PAUSE).await;
+                    output.push("y");
+                }
+            };
+            tokio::select! {
+                () = request.cancel.cancelled() => {}
+                () = added => {}
+            }
+            let usage = TokenUsage::default();
+            Ok(BackendAnswer { usage, stop_reason: "stop".to_owned(), cost_usd: None, model: None })
+        })
+    }
+}
+
+/// Serves as `echo`, `jsonrpsee`, `gateway` or `stream` until standard input ends. Prints the port first.
 ///
 /// # Panics
 ///
-/// When the server cannot start, or the kind is none of the three.
+/// When the server cannot start, or the kind is none of these.
 pub fn serve(kind: &str, token: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -68,7 +116,8 @@ pub fn serve(kind: &str, token: &str) {
         match kind {
             "echo" => echo().await,
             "jsonrpsee" => jsonrpsee_server().await,
-            "gateway" => gateway(token).await,
+            "gateway" => gateway(token, EchoBackend::new(Duration::ZERO)).await,
+            "stream" => gateway(token, Stream(EchoBackend::new(Duration::ZERO))).await,
             other => panic!("no server `{other}`"),
         }
     });
@@ -84,7 +133,7 @@ async fn parent_gone() {
     let _ = tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut end)).await;
 }
 
-async fn gateway(token: &str) {
+async fn gateway(token: &str, backend: impl Backend) {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let settings = harness::settings(directory.path(), token);
     let log = openclaw_gateway::logs::LogSettings {
@@ -94,6 +143,7 @@ async fn gateway(token: &str) {
     let log = openclaw_gateway::logs::init(&log).expect("the log starts");
     let gateway = Gateway::builder(settings)
         .log(log.reader())
+        .backend(Arc::new(backend))
         .serve::<PaddedContract>(Handlers.into_rpc())
         .start()
         .await
@@ -195,4 +245,125 @@ async fn echo_http(stream: TcpStream) {
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
         .await;
+}
+
+/// A server in a process of its own, ended with this value. The process is the bench itself, called with `serve` and the
+/// kind.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    port: u16,
+}
+
+impl Process {
+    /// Starts a server of this kind: see [`serve`].
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start(kind: &str) -> Self {
+        let program = std::env::current_exe().expect("a bench knows its own path");
+        let mut child = Command::new(program)
+            .args(["serve", kind])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout is piped"))
+            .read_line(&mut line)
+            .expect("the server says its port");
+        Self { child, port: line.trim().parse().expect("the server's first line is its port") }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How much of its memory is in use, in bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not say.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
+        kilobytes * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Authenticated sockets on a gateway, without a client library on top.
+pub mod sockets {
+    use futures_util::{SinkExt, StreamExt};
+    use serde_json::{Value, json};
+    use tokio::net::TcpStream;
+    use tokio_tungstenite::{
+        MaybeTlsStream, WebSocketStream,
+        tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
+    };
+
+    /// One of them.
+    pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+    async fn open(port: u16, path: &str, bearer: Option<&str>) -> Socket {
+        let mut request =
+            format!("ws://127.0.0.1:{port}{path}").into_client_request().expect("the address is one");
+        if let Some(token) = bearer {
+            let bearer = format!("Bearer {token}").parse().expect("the token is ASCII");
+            request.headers_mut().insert("authorization", bearer);
+        }
+        let config = WebSocketConfig::default().read_buffer_size(16 * 1024).write_buffer_size(16 * 1024);
+        let (socket, _) = tokio_tungstenite::connect_async_with_config(request, Some(config), true)
+            .await
+            .expect("the server accepts");
+        socket
+    }
+
+    /// One that speaks JSON-RPC.
+    ///
+    /// # Panics
+    ///
+    /// When the gateway does not let it in.
+    pub async fn jsonrpc(port: u16, token: &str) -> Socket {
+        open(port, "/rpc", Some(token)).await
+    }
+
+    /// One that speaks OpenClaw frames.
+    ///
+    /// # Panics
+    ///
+    /// When the gateway does not let it in.
+    pub async fn frames(port: u16, token: &str) -> Socket {
+        let mut socket = open(port, "/", None).await;
+        socket.next().await.expect("a challenge comes").expect("and is sound");
+        let connect = json!({
+            "type": "req", "id": "c", "method": openclaw_schema::methods::connect::ConnectMethod::Connect.name(),
+            "params": {
+                "minProtocol": 4, "maxProtocol": 4, "auth": { "token": token },
+                "scopes": ["operator.read", "operator.write"],
+                "client": { "id": "gateway-client", "version": "1", "platform": "linux", "mode": "backend" },
+            },
+        });
+        socket.send(Message::text(connect.to_string())).await.expect("the gateway reads");
+        loop {
+            let message = socket.next().await.expect("an answer comes").expect("and is sound");
+            let answer: Value = serde_json::from_slice(&message.into_data()).expect("and is JSON");
+            if answer["type"] == "res" {
+                assert_eq!(answer["ok"], true, "{answer}");
+                return socket;
+            }
+        }
+    }
 }

@@ -52,12 +52,12 @@ fn report(health: &HealthResult, milliseconds: f64, printer: &Printer) -> String
 }
 
 /// Two digits where one would say too little.
-fn rounded(milliseconds: f64) -> String {
+pub(crate) fn rounded(milliseconds: f64) -> String {
     if milliseconds < 10.0 { format!("{milliseconds:.1}") } else { format!("{milliseconds:.0}") }
 }
 
 /// Milliseconds as the two largest units: `3d 4h`, `5m 6s`, `7s`.
-fn duration(milliseconds: u64) -> String {
+pub(crate) fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let units =
         [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];

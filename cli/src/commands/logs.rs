@@ -17,7 +17,7 @@ use crate::{
     connection::{self, Connection},
     error::{Failure, Result},
     exit::Exit,
-    output::{BAD, DIM, LITERAL, Printer, WARNING, printable},
+    output::{BAD, DIM, LITERAL, Printer, WARN, printable},
     settings::ClientSettings,
 };
 
@@ -222,7 +222,7 @@ impl View<'_> {
         let level = line.level.to_ascii_uppercase();
         let level = match line.severity() {
             Some(SeverityArg::Error) => self.printer.styled(BAD, &format!("{level:<5}")),
-            Some(SeverityArg::Warn) => self.printer.styled(WARNING, &format!("{level:<5}")),
+            Some(SeverityArg::Warn) => self.printer.styled(WARN, &format!("{level:<5}")),
             Some(SeverityArg::Debug | SeverityArg::Trace) => self.printer.styled(DIM, &format!("{level:<5}")),
             Some(SeverityArg::Info) | None => format!("{level:<5}"),
         };

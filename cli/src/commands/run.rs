@@ -32,6 +32,7 @@ use crate::{
     args::{AuthArg, BindArg, GlobalArgs, RunArgs, WsLogArg},
     error::{CliError, Failure, Fault, Result},
     exit::Exit,
+    notify::{self, Supervisor},
     output::Printer,
     settings::secret_file,
     takeover,
@@ -42,6 +43,10 @@ const TARGET: &str = "gateway";
 
 /// Runs a gateway until it is told to stop.
 pub(crate) fn run(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
+    notify::outcome(args.supervised_by.is_none(), run_to_end(args, global, printer), printer)
+}
+
+fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     // clap cannot say this: `--dev` may stand anywhere.
     if args.reset && !global.dev {
         return Err(CliError::usage("--reset needs --dev: only the profile `dev` is reset").into());
@@ -73,7 +78,7 @@ pub(crate) fn run(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Res
     // Held until the process ends: there is one gateway per state directory.
     let lock = StateLock::acquire(locations.state()).map_err(|error| no_state(&error))?;
     phases.end("state lock");
-    let log = log(&resolved, printer)?;
+    let log = log(&resolved, args.supervised_by.is_none(), printer)?;
     traffic::show(match (args.compact, args.ws_log) {
         (true, _) | (_, WsLogArg::Compact) => TrafficLog::Compact,
         (_, WsLogArg::Auto) => TrafficLog::Auto,
@@ -132,6 +137,9 @@ impl Source<'_> {
             allow_unconfigured: args.allow_unconfigured,
             log_level: global.log_level,
             verbose: args.verbose,
+            raw_stream: args.raw_stream,
+            raw_stream_path: args.raw_stream_path.clone(),
+            cli_backend_logs: args.claude_cli_logs,
         })
     }
 
@@ -199,12 +207,12 @@ impl Phases {
     }
 }
 
-fn log(resolved: &Resolved, printer: &Printer) -> Result<LogHandle> {
+fn log(resolved: &Resolved, has_console: bool, printer: &Printer) -> Result<LogHandle> {
     let watched = printer.colours_stderr();
     let settings = LogSettings {
         file: resolved.settings.log_file.clone(),
         rules: rules(resolved),
-        console: true,
+        console: has_console,
         style: match resolved.log.style {
             Some(config::ConsoleStyle::Pretty) => ConsoleStyle::Pretty,
             Some(config::ConsoleStyle::Compact) => ConsoleStyle::Compact,
@@ -213,6 +221,7 @@ fn log(resolved: &Resolved, printer: &Printer) -> Result<LogHandle> {
             None => ConsoleStyle::Compact,
         },
         colour: watched,
+        journal: notify::writes_to_journal(),
         rotation: Rotation { max_bytes: resolved.log.max_file_bytes, ..Rotation::default() },
     };
     logs::init(&settings).map_err(|error| {
@@ -302,15 +311,37 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
     let lifecycle = Lifecycle::new();
     lifecycle.offer_restarts();
     phases.log();
-    let start = Start { lifecycle: &lifecycle, log };
+    let supervisor = Supervisor::of_process();
+    let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor };
     let running = start.gateway(Plan::of(resolved), None).await;
-    let mut running = running.map_err(|error| not_started(&error))?;
+    let running = running.map_err(|error| not_started(&error))?;
     running.announce(phases.begun.elapsed());
+    supervisor.ready(&running.status());
+    tokio::select! {
+        exit = attend(running, source, &start, &mut signals) => exit,
+        // Over restarts and the stop too: a drain may take longer than the watchdog waits.
+        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
+    }
+}
+
+/// Does what a gateway is asked for, until it ends.
+async fn attend(
+    mut running: Running,
+    source: &Source<'_>,
+    start: &Start<'_>,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let supervisor = start.supervisor;
     loop {
-        let (reason, told) = match signals.next(&lifecycle).await {
-            Wish::Stop(name) => return Ok(running.stop(name, &mut signals).await),
+        let (reason, told) = match signals.next(start.lifecycle).await {
+            Wish::Stop(name) => {
+                supervisor.stopping();
+                return Ok(running.stop(name, signals).await);
+            }
             Wish::Reload => {
-                running.reload(source, log);
+                supervisor.reloading("reading the configuration again");
+                running.reload(source, start.log);
+                supervisor.ready(&running.status());
                 continue;
             }
             Wish::Signalled(name) if !running.plan.allows_restart => {
@@ -327,10 +358,12 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
             }
         };
         tracing::info!(target: TARGET, "{told}");
-        running = match restart(running, source, &start, &mut signals, &reason).await {
+        supervisor.reloading("restarting");
+        running = match restart(running, source, start, signals, &reason).await {
             Next::Running(running) => *running,
             Next::Ended(exit) => return exit,
         };
+        supervisor.ready(&running.status());
     }
 }
 
@@ -356,6 +389,7 @@ impl Plan {
 struct Start<'a> {
     lifecycle: &'a Lifecycle,
     log: &'a LogHandle,
+    supervisor: &'a Supervisor,
 }
 
 impl Start<'_> {
@@ -404,6 +438,11 @@ struct Running {
 }
 
 impl Running {
+    /// What a service manager shows of it.
+    fn status(&self) -> String {
+        format!("listening on port {}", self.record.port)
+    }
+
     /// Says where it listens, how callers authenticate, and which configuration it has: one line.
     fn announce(&self, took: Duration) {
         let fingerprints = self.gateway.tls_fingerprints();
@@ -502,6 +541,11 @@ async fn restart(
         Ok(fresh) => fresh,
         Err(error) => return kept(running, sentence(&error)),
     };
+    if let Some(tls) = &fresh.settings.tls
+        && let Err(error) = tls.check(&fresh.settings.listen)
+    {
+        return kept(running, sentence(&not_started(&error.into())));
+    }
     let old = running.gateway.listeners();
     let wanted = fresh.settings.listen.clone();
     let listeners = if old.stand_in_the_way_of(&wanted) {
@@ -522,7 +566,7 @@ async fn restart(
     }
     let before = Plan { warnings: Vec::new(), ..before };
 
-    if let Some(exit) = end(gateway, signals).await {
+    if let Some(exit) = end(gateway, start.supervisor, signals).await {
         forget(&record, &before.settings);
         return Next::Ended(Ok(exit));
     }
@@ -574,7 +618,7 @@ async fn restart(
 }
 
 /// Ends a gateway in favour of the next. Says how the process exits if it was told to stop meanwhile.
-async fn end(gateway: Gateway, signals: &mut Signals) -> Option<Exit> {
+async fn end(gateway: Gateway, supervisor: &Supervisor, signals: &mut Signals) -> Option<Exit> {
     let mut ending = std::pin::pin!(gateway.shutdown_for_restart("gateway restarting"));
     let mut asked_to_stop = false;
     loop {
@@ -584,6 +628,7 @@ async fn end(gateway: Gateway, signals: &mut Signals) -> Option<Exit> {
                 if std::mem::replace(&mut asked_to_stop, true) {
                     return Some(Exit::Interrupted);
                 }
+                supervisor.stopping();
                 tracing::info!(target: TARGET, "received {name}; stopping instead, a second signal ends at once");
             }
         }
@@ -609,12 +654,26 @@ fn waits_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         Auth::Password(secret) => (2, secret.expose_secret().to_owned()),
     };
     let agents = |settings: &Settings| format!("{:?}", settings.agents);
+    let trust = |settings: &Settings| format!("{:?}", settings.trust);
+    let models = |settings: &Settings| {
+        let models = &settings.models;
+        let of_providers = models.providers.values().flat_map(|provider| {
+            provider.key.iter().chain(provider.headers.iter().map(|(_, secret)| secret))
+        });
+        let of_clis = models.clis.values().flat_map(|cli| cli.env.iter().map(|(_, secret)| secret));
+        // Secrets do not show themselves.
+        let secrets = of_providers.chain(of_clis).map(|secret| secret.expose_secret().to_owned());
+        (format!("{models:?}"), secrets.collect::<Vec<_>>())
+    };
     [
         ("gateway.port or gateway.bind", old.listen != new.listen),
-        ("gateway.tls", format!("{:?}", old.tls) != format!("{:?}", new.tls)),
+        ("gateway.tls", old.tls != new.tls),
         ("gateway.auth", secret(&old.auth) != secret(&new.auth)),
         ("gateway.nodes", old.auto_approve_local != new.auto_approve_local),
+        ("gateway.controlUi.allowedOrigins or gateway.trustedProxies", trust(old) != trust(new)),
+        ("discovery", old.discovery != new.discovery),
         ("agents", agents(old) != agents(new)),
+        ("models", models(old) != models(new)),
         ("logging.file", old.log_file != new.log_file),
     ]
     .into_iter()

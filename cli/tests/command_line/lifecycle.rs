@@ -3,7 +3,9 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::net::UnixDatagram,
     process::ChildStdout,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -120,6 +122,71 @@ fn a_restart_takes_over_the_address_and_the_secret() {
     assert_eq!(with("first-token-of-all").code, Some(4));
     let (_, said) = server.stop(Signal::TERM);
     assert!(!said.contains("-token-of-all"), "{said}");
+}
+
+#[test]
+fn a_bad_certificate_is_found_before_the_gateway_ends() {
+    let home = Home::new();
+    let config = |tls: &str| {
+        let text = format!("{{ gateway: {{ mode: 'local', tls: {{ enabled: true {tls} }} }} }}");
+        home.write(".openclaw/openclaw.json", &text);
+    };
+    config("");
+    let mut server = Server::start(&home, ["gateway", "--port", "0"]);
+    let state = home.path().join(".openclaw");
+    let before = record(&state);
+    let tls = state.join("gateway/tls");
+    home.write(
+        "good/gateway-key.pem",
+        &fs::read_to_string(tls.join("gateway-key.pem")).expect("it was made"),
+    );
+    home.write("good/other.pem", "nothing of the kind");
+    let other = |name: &str| home.path().join("good").join(name).display().to_string();
+    for (certificate, problem) in [
+        (other("missing.pem"), "cannot read the certificate"),
+        (other("other.pem"), "holds no certificate in PEM"),
+    ] {
+        config(&format!(", certPath: '{certificate}', keyPath: '{}'", other("gateway-key.pem")));
+        signal(&server.child, Signal::USR1);
+        let said = server.says("the gateway goes on as it was").to_owned();
+        assert!(said.contains(problem), "{said}");
+        assert_eq!(record(&state), before);
+        assert!(home.run(["gateway", "health"]).ok().contains("OK"));
+    }
+    // A certificate that is made anew is shown, and pinned by the record.
+    fs::remove_dir_all(&tls).expect("it is ours");
+    config("");
+    signal(&server.child, Signal::USR1);
+    assert!(server.says("listening on").contains("wss://127.0.0.1:"));
+    let after = record(&state);
+    assert_eq!(after["port"], before["port"]);
+    assert_ne!(after["tlsFingerprint"], before["tlsFingerprint"]);
+    assert!(home.run(["gateway", "health"]).ok().contains("OK"));
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_service_manager_hears_of_a_restart() {
+    let manager = tempfile::tempdir().expect("a directory");
+    let path = manager.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("it takes a bound");
+    let hears = |first: &str| {
+        let mut bytes = [0; 256];
+        let length = socket.recv(&mut bytes).expect("there is a message");
+        let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        assert!(message.starts_with(first), "{message}");
+    };
+    let home = Home::new().with("NOTIFY_SOCKET", path.display().to_string());
+    let server = dev(&home);
+    hears("READY=1\nSTATUS=listening on port ");
+    for with in [Signal::USR1, Signal::HUP] {
+        signal(&server.child, with);
+        hears("RELOADING=1\nMONOTONIC_USEC=");
+        hears("READY=1\n");
+    }
+    server.stop(Signal::TERM);
+    hears("STOPPING=1\n");
 }
 
 #[test]

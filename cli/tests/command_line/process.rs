@@ -51,6 +51,8 @@ impl Home {
         command
             .env_clear()
             .env("HOME", self.path())
+            // The gateways of tests are nobody's business.
+            .env("OPENCLAW_DISABLE_BONJOUR", "1")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
         command

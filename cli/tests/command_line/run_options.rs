@@ -5,28 +5,33 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
     os::unix::{fs::chown, process::CommandExt as _},
-    process::Stdio,
+    process::{Child, Stdio},
 };
 
 use rustix::process::Signal;
 
 use crate::{
     lifecycle::free_port,
-    process::Home,
+    process::{Home, signal},
     server::{Server, record},
 };
 
 /// One option of `gateway run`.
 struct Row {
     option: &'static str,
-    /// Words of its help.
+    /// Words of its help, or [`HIDDEN`].
     help: &'static str,
     /// Command lines after `gateway run` that are refused, with the exit code and words of the error.
     refused: &'static [(&'static [&'static str], i32, &'static str)],
     /// Shows that it does what it says.
     effect: fn(),
 }
+
+/// The help of an option that is for other programs and left out of the help.
+const HIDDEN: &str = "";
 
 /// The user without rights, on every system that has one.
 const NOBODY: u32 = 65534;
@@ -183,7 +188,7 @@ const TABLE: &[Row] = &[
             let home = Home::new();
             says(&home, &["--verbose"], "DEBUG");
             let log = home.path().join(".openclaw/gateway/logs/openclaw.log");
-            let log = std::fs::read_to_string(log).expect("there is a log");
+            let log = fs::read_to_string(log).expect("there is a log");
             assert!(!log.contains("DEBUG"), "the file keeps its level: {log}");
         },
     },
@@ -212,7 +217,106 @@ const TABLE: &[Row] = &[
             assert!(compact.contains("⇄ res ✓ health") && !compact.contains("← req"), "{compact}");
         },
     },
+    Row {
+        option: "raw-stream",
+        help: "Write every raw model event to a file",
+        refused: &[],
+        effect: || {
+            let home = with_back_end();
+            let server = Server::start(&home, ["gateway", "--port", "0", "--raw-stream"]);
+            ask(&home);
+            server.stop(Signal::TERM);
+            let raw = home.path().join(".openclaw/gateway/logs/raw-stream.jsonl");
+            assert!(fs::read_to_string(raw).expect("there is a file").contains("quoth the model"));
+        },
+    },
+    Row {
+        option: "raw-stream-path",
+        help: "Which file that is",
+        refused: &[(&["--raw-stream-path"], 2, "a value is required")],
+        effect: || {
+            let home = with_back_end();
+            let path = home.path().join("raw.jsonl");
+            let args = ["gateway", "--port", "0", "--raw-stream-path", path.to_str().expect("a text")];
+            let server = Server::start(&home, args);
+            ask(&home);
+            server.stop(Signal::TERM);
+            assert!(!path.exists(), "nothing is written without --raw-stream");
+            let server = Server::start(&home, args.into_iter().chain(["--raw-stream"]));
+            ask(&home);
+            server.stop(Signal::TERM);
+            assert!(fs::read_to_string(path).expect("there is a file").contains("quoth the model"));
+        },
+    },
+    Row {
+        option: "claude-cli-logs",
+        help: "Show what command-line back ends",
+        refused: &[],
+        effect: || {
+            let home = with_back_end();
+            let child = quiet(&home, &["gateway", "--port", "0", "--verbose", "--claude-cli-logs"]);
+            ask(&home);
+            home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'nowhere' } }");
+            signal(&child, Signal::USR1);
+            let said = ended(child, |said| said.contains("ERROR"));
+            assert!(said.contains("[mine stderr] a word aside"), "{said}");
+            assert!(said.contains("the gateway goes on as it was"), "what fails is told: {said}");
+            assert!(!said.contains("listening on") && !said.contains("DEBUG"), "{said}");
+        },
+    },
+    Row {
+        option: "supervised-by",
+        help: HIDDEN,
+        refused: &[(&["--supervised-by", "init"], 2, "possible values: launchd, schtasks")],
+        effect: || {
+            let home = Home::new();
+            let refused = home.run(["gateway", "run", "--port", "0", "--supervised-by", "launchd"]);
+            assert!(refused.refused(0).contains("there is no configuration"), "{refused:?}");
+            let args: Vec<&str> = START.into_iter().chain(["--supervised-by", "launchd"]).collect();
+            assert_eq!(ended(quiet(&home, &args), |_| true), "");
+        },
+    },
 ];
+
+/// A home whose model is a command line, which answers and says something aside.
+fn with_back_end() -> Home {
+    let home = Home::new().with("PATH", "/usr/bin:/bin");
+    home.write(
+        ".openclaw/openclaw.json",
+        "{ gateway: { mode: 'local' }, agents: { defaults: { model: 'mine/any', cliBackends: { mine: {
+             command: '/bin/sh', args: ['-c', 'cat >/dev/null; echo a word aside >&2; echo quoth the model'],
+             input: 'stdin', output: 'text' } } } } }",
+    );
+    home
+}
+
+fn ask(home: &Home) {
+    let answer =
+        home.run(["gateway", "call", "agent", "--message", "hi", "--expect-final", "--json"]).json(0);
+    assert!(answer.to_string().contains("quoth the model"), "{answer}");
+}
+
+/// A gateway that says nothing at its start. Waits until it serves.
+fn quiet(home: &Home, args: &[&str]) -> Child {
+    let mut child = home.spawn_piped(args.iter().copied());
+    while home.run(["gateway", "health"]).code != Some(0) {
+        assert!(child.try_wait().expect("it is ours").is_none(), "it ended");
+    }
+    child
+}
+
+/// Reads what a gateway says until it has said enough, stops it, and gives all that it said.
+fn ended(mut child: Child, enough: impl Fn(&str) -> bool) -> String {
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let mut said = String::new();
+    while !enough(&said) {
+        assert!(stderr.read_line(&mut said).expect("stderr is text") > 0, "it ended: {said}");
+    }
+    signal(&child, Signal::TERM);
+    stderr.read_to_string(&mut said).expect("stderr is text");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    said
+}
 
 fn start(home: &Home, args: &[&str]) -> Server {
     Server::start(home, START.iter().chain(args).copied())
@@ -236,7 +340,7 @@ fn traffic(args: &[&str]) -> (String, String) {
     home.run(["gateway", "call", "connect", "--params", r#"{"auth":{"token":"hush"}}"#]);
     let (_, said) = server.stop(Signal::TERM);
     let log = home.path().join(".openclaw/gateway/logs/openclaw.log");
-    (said, std::fs::read_to_string(log).expect("there is a log"))
+    (said, fs::read_to_string(log).expect("there is a log"))
 }
 
 #[test]
@@ -260,11 +364,8 @@ fn every_option_is_explained() {
     let help = home.run(["gateway", "run", "--help"]);
     let help = help.ok().split_whitespace().collect::<Vec<_>>().join(" ");
     for row in TABLE {
-        assert!(
-            help.contains(&format!("--{}", row.option)) && help.contains(row.help),
-            "{}: {help}",
-            row.option
-        );
+        let is_explained = help.contains(&format!("--{}", row.option)) && help.contains(row.help);
+        assert_eq!(is_explained, row.help != HIDDEN, "{}: {help}", row.option);
     }
 }
 

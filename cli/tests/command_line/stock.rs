@@ -18,14 +18,14 @@ use crate::process::{Home, Outcome};
 type Answer = dyn Fn(&str, &Value) -> Vec<Value> + Send + Sync;
 
 /// A fake stock gateway. It ends with the test process.
-struct Stock {
-    port: u16,
+pub(crate) struct Stock {
+    pub(crate) port: u16,
     connects: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Stock {
     /// Answers every request, `connect` among them, with what `answer` makes of method and params.
-    fn new(answer: impl Fn(&str, &Value) -> Vec<Value> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&str, &Value) -> Vec<Value> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
         let (connects, answer): (_, Arc<Answer>) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
@@ -50,7 +50,7 @@ impl Stock {
     }
 
     /// The params of the last `connect`.
-    fn connect(&self) -> Value {
+    pub(crate) fn connect(&self) -> Value {
         self.connects.lock().expect("no thread panics with the lock").last().expect("one came").clone()
     }
 }

@@ -15,7 +15,7 @@ use jsonrpsee::core::{
     params::{ArrayParams, BatchRequestBuilder},
 };
 use openclaw_client::{
-    AgentRequest, Client, Error, ErrorCode, RunEvent, Scope, SecretString, TimeoutKind, TransportKind,
+    AgentRequest, Client, Error, ErrorCode, Event, RunEvent, Scope, SecretString, TimeoutKind, TransportKind,
 };
 use openclaw_schema::{
     client::LogsClient as _,
@@ -35,14 +35,14 @@ use crate::servers::{Peer, Server, TOKEN, raw, server};
 const NONCE: &str = "e23ecc68-6e2c-4a19-8c24-65852e98f4e1";
 
 /// A gateway that speaks frames: it echoes the subprotocol, and sends no header of ours.
-async fn stock<F: Future<Output = ()> + Send + 'static>(
+pub(crate) async fn stock<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(Peer) -> F + Clone + Send + Sync + 'static,
 ) -> Server {
     server(&[], serve).await
 }
 
 /// The first frame of a gateway, and the `connect` that it is answered with.
-async fn challenged(peer: &mut Peer, protocol: u64) -> Option<Value> {
+pub(crate) async fn challenged(peer: &mut Peer, protocol: u64) -> Option<Value> {
     let mut payload = json!({ "nonce": NONCE, "ts": 1_795_339_864_269_u64 });
     if protocol == 4 {
         payload["capabilities"] = json!(["model-catalog-snapshot"]);
@@ -53,7 +53,7 @@ async fn challenged(peer: &mut Peer, protocol: u64) -> Option<Value> {
     Some(connect)
 }
 
-fn hello(protocol: u64) -> Value {
+pub(crate) fn hello(protocol: u64) -> Value {
     json!({
         "type": "hello-ok", "protocol": protocol, "server": { "version": "2026.9.6", "connId": "c" },
         "features": { "methods": [], "events": [] },
@@ -63,20 +63,20 @@ fn hello(protocol: u64) -> Value {
     })
 }
 
-fn ok(request: &Value, payload: &Value) -> Value {
+pub(crate) fn ok(request: &Value, payload: &Value) -> Value {
     json!({ "type": "res", "id": request["id"], "ok": true, "payload": payload })
 }
 
-fn refusal(request: &Value, error: &Value) -> Value {
+pub(crate) fn refusal(request: &Value, error: &Value) -> Value {
     json!({ "type": "res", "id": request["id"], "ok": false, "error": error })
 }
 
-fn event(name: &str, seq: u64, payload: &Value) -> Value {
+pub(crate) fn event(name: &str, seq: u64, payload: &Value) -> Value {
     json!({ "type": "event", "event": name, "seq": seq, "payload": payload })
 }
 
 /// Agrees to the handshake; answers what was asked for.
-async fn welcome(peer: &mut Peer, protocol: u64) -> Value {
+pub(crate) async fn welcome(peer: &mut Peer, protocol: u64) -> Value {
     let connect = challenged(peer, protocol).await.expect("a client connects");
     peer.send(&ok(&connect, &hello(protocol))).await;
     connect["params"].clone()
@@ -220,6 +220,7 @@ async fn protocol_3_works_and_its_auth_errors_without_details_are_understood() {
     client.call("health", raw(&json!({}))).await.expect("the server answers");
     for seq in 1..=2 {
         let item = events.next().await.expect("an item comes").expect("it is one");
+        let Event::Received(item) = item else { panic!("{item:?}") };
         assert_eq!((item.seq, item.missed), (seq, None));
     }
 
@@ -542,15 +543,17 @@ async fn events_come_without_a_call_numbered_filtered_and_with_their_gaps() {
     let mut plain = client.subscribe_to_method::<Value>("tick").await.expect("no call is needed");
     client.call("go", raw(&json!({}))).await.expect("the server answers");
     assert_eq!(plain.next().await.expect("one comes").expect("it is JSON"), json!({ "ts": 1 }));
-    let seen = |item: Result<openclaw_schema::methods::events::EventItem, Error>| match item {
-        Ok(item) => (item.event, item.seq, item.missed),
-        Err(error) => (error.to_string(), 0, None),
+    let seen = |item: Result<Event, Error>| match item {
+        Ok(Event::Received(item)) => (item.event, item.seq),
+        Ok(Event::Gap { missed }) => ("gap".to_owned(), missed),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => (error.to_string(), 0),
     };
     let ticks: Vec<_> = ticks.map(seen).collect().await;
-    let tick = |seq, missed| ("tick".to_owned(), seq, missed);
-    assert_eq!(ticks[..3], [tick(1, None), tick(2, Some(2)), tick(3, None)]);
-    assert!(ticks[3].0.contains("service restart (code 1012)"), "{ticks:?}");
-    assert_eq!(all.count().await, 6, "five events, and the end");
+    let tick = |seq| ("tick".to_owned(), seq);
+    assert_eq!(ticks[..4], [tick(1), ("gap".to_owned(), 2), tick(2), tick(3)]);
+    assert!(ticks[4].0.contains("service restart (code 1012)"), "{ticks:?}");
+    assert_eq!(all.count().await, 7, "five events, one gap, and the end");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod frames;
 mod http;
+mod reconnect;
 mod runs;
 mod servers;
 mod websocket;

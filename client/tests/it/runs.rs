@@ -79,6 +79,7 @@ async fn a_run_has_ack_events_and_outcome() {
             RunEvent::Agent(event) => event.data["phase"].as_str().expect("the phase is a text").to_owned(),
             RunEvent::Chat(event) if event.state == ChatState::Delta => "delta".to_owned(),
             RunEvent::Chat(_) => "final".to_owned(),
+            RunEvent::Gap => panic!("nothing is lost"),
         });
     }
     assert_eq!(seen, ["start", "delta", "final", "end"]);

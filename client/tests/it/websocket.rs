@@ -7,7 +7,7 @@ use jsonrpsee::core::{
     client::ClientT as _,
     params::{ArrayParams, BatchRequestBuilder},
 };
-use openclaw_client::{Client, Error, ErrorCode, Scope, SecretString, TimeoutKind, TransportKind};
+use openclaw_client::{Client, Error, ErrorCode, Event, Scope, SecretString, TimeoutKind, TransportKind};
 use openclaw_schema::{
     client::{AgentClient as _, LogsClient as _},
     events::EventName,
@@ -215,7 +215,7 @@ async fn a_message_beyond_the_bound_is_a_bad_payload() {
 async fn nobody_listening_is_unreachable() {
     let address = nobody().await;
     let error = Client::connect(&format!("ws://{address}"), None).await.expect_err("nobody listens");
-    let Error::Transport { kind, url, reason } = &error else { panic!("{error:?}") };
+    let Error::Transport { kind, url, reason, sent: false } = &error else { panic!("{error:?}") };
     assert_eq!((*kind, url.clone()), (TransportKind::Unreachable, format!("ws://{address}")));
     assert!(reason.contains("refused") && error.is_retryable(), "{error}");
 }
@@ -412,6 +412,7 @@ async fn events_come_as_a_stream_and_dropping_it_unsubscribes() {
     let mut events = client.events(params).await.expect("the server answers");
     for seq in 1..=2 {
         let item = events.next().await.expect("an item comes").expect("it is one");
+        let Event::Received(item) = item else { panic!("{item:?}") };
         assert_eq!((item.event.as_str(), item.seq), ("tick", seq));
     }
     let subscribed = requests.recv().await.expect("a request came");

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use openclaw_schema::methods::{agent::TokenUsage, models::ModelInfo};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Backend, BackendAnswer, BackendError, BackendErrorKind, BackendFuture, BackendRequest, TextSink,
-};
+use super::{Backend, BackendAnswer, BackendError, BackendFuture, BackendRequest, TextSink, cancelled};
 
 /// Answers `You said: <message>`, word by word. A token is a word.
 #[derive(Debug)]
@@ -50,14 +48,13 @@ impl Backend for EchoBackend {
                 }
             }
             let (input, output) = (tokens(&request.message), tokens(&answer));
-            let usage = TokenUsage { input, output, total: input + output };
-            Ok(BackendAnswer { usage, stop_reason: "stop".to_owned() })
+            let usage = TokenUsage { input, output, total: input + output, ..TokenUsage::default() };
+            Ok(BackendAnswer { usage, cost_usd: None, model: None, stop_reason: "stop".to_owned() })
         })
     }
 }
 
 async fn rest(pause: Duration, cancel: &CancellationToken) -> Result<(), BackendError> {
-    let cancelled = || BackendError::new(BackendErrorKind::Unknown, "the answer was cancelled");
     if pause.is_zero() {
         // Without a pause a long answer must still let others run, and see that it is no longer wanted.
         tokio::task::yield_now().await;
@@ -78,7 +75,7 @@ mod tests {
     use std::{path::PathBuf, sync::Mutex};
 
     use super::*;
-    use crate::settings::Agent;
+    use crate::{backend::BackendErrorKind, settings::Agent};
 
     fn request(message: &str, echo: &EchoBackend) -> BackendRequest {
         BackendRequest {
@@ -86,6 +83,7 @@ mod tests {
             session_key: "agent:main:main".to_owned(),
             agent: Agent { id: "main".to_owned(), name: None, workspace: PathBuf::new(), model: None },
             model: echo.models()[0].clone(),
+            history: Vec::new(),
             message: message.to_owned(),
             extra_system_prompt: None,
             cancel: CancellationToken::new(),
@@ -103,7 +101,7 @@ mod tests {
         let echo = EchoBackend::new(Duration::from_millis(5));
         let (sink, pieces) = collector();
         let answer = echo.run(request("hello  big\nworld", &echo), sink).await.expect("an echo answers");
-        assert_eq!(answer.usage, TokenUsage { input: 3, output: 5, total: 8 });
+        assert_eq!(answer.usage, TokenUsage { input: 3, output: 5, total: 8, ..TokenUsage::default() });
         assert_eq!(answer.stop_reason, "stop");
         assert_eq!(
             *pieces.lock().expect("no push panics"),

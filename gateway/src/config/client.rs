@@ -2,7 +2,7 @@
 //!
 //! Nothing is read from the disk before it is needed: with `--url` nothing at all.
 
-use std::{cell::OnceCell, net::Ipv4Addr};
+use std::{cell::OnceCell, net::Ipv4Addr, path::PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -88,16 +88,115 @@ pub fn resolve_client(
         let url = substitute(url, env)?;
         return Ok(ClientTarget { url, credential: sources.remote_credential()?, record: None });
     }
-    if let Some(text) = env.text(env::GATEWAY_PORT)? {
-        return sources.local(port(text)?);
+    let (url, record) = sources.this_machine()?;
+    Ok(ClientTarget { url, credential: sources.local_credential()?, record })
+}
+
+/// The gateways that `gateway probe` looks at, each with what is presented there.
+#[derive(Debug)]
+pub struct ProbeTargets {
+    /// The one of `--url` or `OPENCLAW_GATEWAY_URL`.
+    pub explicit: Option<ProbeTarget>,
+    /// The one of `gateway.remote.url`.
+    pub remote: Option<ProbeTarget>,
+    /// Whether client commands call that one: `gateway.mode` is `remote`.
+    pub remote_is_active: bool,
+    /// The one on this machine.
+    pub local: ProbeTarget,
+    /// What is presented through a tunnel to `gateway.remote.sshTarget`: as for `gateway.remote.url`.
+    pub tunnel_credential: Option<Sourced<SecretString>>,
+    /// What is presented to a gateway that only a flag names: a flag.
+    pub flag_credential: Option<Sourced<SecretString>>,
+    /// The port of a gateway on this machine: `--port`, `OPENCLAW_GATEWAY_PORT`, `gateway.port`, or the profile's. The
+    /// one that runs may have been started with another.
+    pub port: Sourced<u16>,
+    /// The configuration; empty when it cannot be read.
+    pub config: Config,
+    /// Why it cannot be read.
+    pub config_problem: Option<ConfigError>,
+    /// `gateway.remote.sshTarget`, its variables replaced.
+    pub ssh_target: Option<Sourced<String>>,
+    /// `gateway.remote.sshIdentity`, its variables and `~` replaced.
+    pub ssh_identity: Option<PathBuf>,
+}
+
+/// One gateway that is looked at.
+#[derive(Debug)]
+pub struct ProbeTarget {
+    /// Its address.
+    pub url: Sourced<String>,
+    /// What to present there.
+    pub credential: Option<Sourced<SecretString>>,
+    /// Why a credential that is configured cannot be used.
+    pub credential_problem: Option<ConfigError>,
+    /// What the gateway says of itself, when its record says where it is.
+    pub record: Option<RuntimeRecord>,
+}
+
+/// Finds the gateways to look at. Addresses and credentials follow the rules of [`resolve_client`]; with `--port` the
+/// one on this machine is the only one. A configuration that cannot be read is told, and counts as empty.
+///
+/// # Errors
+///
+/// Flags that exclude each other; `--url` without a credential; an environment variable that cannot be used.
+pub fn resolve_probe(
+    locations: &Locations,
+    env: &Env,
+    flags: &ClientFlags,
+) -> Result<ProbeTargets, ConfigError> {
+    let (config, config_problem) = match Config::load(locations.config_file()) {
+        Ok(config) => (config, None),
+        Err(problem) => (Config::parse("", locations.config_file())?, Some(problem)),
+    };
+    let sources = Sources { locations, env, flags, config: OnceCell::from(config) };
+    let explicit = match (&flags.url, env.text(env::GATEWAY_URL)?) {
+        (None, None) => None,
+        (None, Some(_)) if flags.port.is_some() => None,
+        _ => {
+            let ClientTarget { url, credential, record } = resolve_client(locations, env, flags)?;
+            Some(ProbeTarget { url, credential, credential_problem: None, record })
+        }
+    };
+    let (tunnel_credential, remote_problem) = usable(sources.remote_credential());
+    let (local_credential, local_problem) = usable(sources.local_credential());
+    let (url, record) = sources.this_machine()?;
+    let local = ProbeTarget { url, credential: local_credential, credential_problem: local_problem, record };
+    let (port, flag_credential) = (sources.port()?, sources.flag());
+
+    let config = sources.config.into_inner().expect("it was set above");
+    let section = &config.gateway.remote;
+    let remote_url = section.url.as_ref().filter(|_| flags.port.is_none());
+    let remote = remote_url.map(|url| substitute(url, env)).transpose()?.map(|url| ProbeTarget {
+        url,
+        credential: tunnel_credential.clone(),
+        credential_problem: remote_problem,
+        record: None,
+    });
+    let ssh_target = section.ssh_target.as_ref().map(|target| substitute(target, env)).transpose()?;
+    let ssh_identity = section.ssh_identity.as_ref().map(|path| substitute(path, env)).transpose()?;
+    let ssh_identity = ssh_identity.map(|path| env.expand_home(path.value.as_ref())).transpose()?;
+    let remote_is_active = config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote);
+    Ok(ProbeTargets {
+        explicit,
+        remote,
+        remote_is_active,
+        local,
+        tunnel_credential,
+        flag_credential,
+        port,
+        ssh_target,
+        ssh_identity,
+        config,
+        config_problem,
+    })
+}
+
+/// A credential, or why it cannot be used.
+fn usable(found: Result<Credential, ConfigError>) -> (Credential, Option<ConfigError>) {
+    match found {
+        Ok(credential) => (credential, None),
+        Err(problem) => (None, Some(problem)),
     }
-    if let Some(record) = RuntimeRecord::read(locations.state()) {
-        let source = Source::Record { path: locations.state().runtime_record_file() };
-        let url = Sourced::new(record.local_url(), source);
-        return Ok(ClientTarget { url, credential: sources.local_credential()?, record: Some(record) });
-    }
-    let configured = config.gateway.port.clone();
-    sources.local(configured.unwrap_or_else(|| Sourced::default(locations.default_port())))
 }
 
 /// Where credentials come from.
@@ -125,6 +224,30 @@ impl Sources<'_> {
         let url = format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value);
         let credential = self.local_credential()?;
         Ok(ClientTarget { url: Sourced::new(url, port.source), credential, record: None })
+    }
+
+    /// The port of a gateway on this machine, whichever runs.
+    fn port(&self) -> Result<Sourced<u16>, ConfigError> {
+        if let Some(given) = self.flags.port {
+            return Ok(Sourced::new(given, Source::Flag("--port")));
+        }
+        if let Some(text) = self.env.text(env::GATEWAY_PORT)? {
+            return port(text);
+        }
+        let configured = self.config()?.gateway.port.clone();
+        Ok(configured.unwrap_or_else(|| Sourced::default(self.locations.default_port())))
+    }
+
+    /// Where the gateway on this machine is. The record of one that runs comes before the configuration.
+    fn this_machine(&self) -> Result<(Sourced<String>, Option<RuntimeRecord>), ConfigError> {
+        let port = self.port()?;
+        if matches!(port.source, Source::File { .. } | Source::Default)
+            && let Some(record) = RuntimeRecord::read(self.locations.state())
+        {
+            let source = Source::Record { path: self.locations.state().runtime_record_file() };
+            return Ok((Sourced::new(record.local_url(), source), Some(record)));
+        }
+        Ok((Sourced::new(format!("ws://{}:{}", Ipv4Addr::LOCALHOST, port.value), port.source), None))
     }
 
     fn flag(&self) -> Credential {
@@ -201,7 +324,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::{config::LocationFlags, state::ensure_token};
+    use crate::{
+        config::{LocationFlags, RemoteTransport, SshHostKeyPolicy},
+        state::ensure_token,
+    };
 
     /// One call on a machine of its own.
     struct Call {
@@ -565,5 +691,90 @@ mod tests {
                 "set NONE; a literal `${` is written as `$${`".to_owned()
             )
         );
+    }
+
+    /// Address and credential of a target.
+    fn shown(target: Option<&ProbeTarget>) -> Option<(String, String)> {
+        let target = target?;
+        let credential = target.credential.as_ref();
+        let credential = credential.map(|credential| credential.value.expose_secret().to_owned());
+        Some((target.url.value.clone(), credential.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_probe_looks_at_the_named_the_remote_and_this_machine() {
+        let config = "{gateway: {port: 3, auth: {token: 't'}, remote: {url: 'wss://r', token: 'rt'}}}";
+        let pair = |url: &str, credential: &str| Some((url.to_owned(), credential.to_owned()));
+        let (local, remote) = (pair("ws://127.0.0.1:3", "t"), pair("wss://r", "rt"));
+        for (given, variables, explicit, remote, local) in [
+            (flags(), vec![], None, remote.clone(), local.clone()),
+            (
+                flags(),
+                vec![(env::GATEWAY_URL, "ws://e"), (env::GATEWAY_TOKEN, "et")],
+                pair("ws://e", "et"),
+                remote,
+                local,
+            ),
+            (
+                // A flag is presented to all.
+                ClientFlags { url: Some("ws://f".into()), token: secret("x"), ..flags() },
+                vec![],
+                pair("ws://f", "x"),
+                pair("wss://r", "x"),
+                pair("ws://127.0.0.1:3", "x"),
+            ),
+            (
+                // A port means this machine alone.
+                ClientFlags { port: Some(1), ..flags() },
+                vec![(env::GATEWAY_URL, "ws://e")],
+                None,
+                None,
+                pair("ws://127.0.0.1:1", "t"),
+            ),
+        ] {
+            let call = Call::new(&variables, given);
+            call.configure(config);
+            let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+            assert_eq!(
+                (shown(found.explicit.as_ref()), shown(found.remote.as_ref()), shown(Some(&found.local))),
+                (explicit, remote, local)
+            );
+            assert!(!found.remote_is_active && found.config_problem.is_none());
+        }
+        let call = Call::new(&[], ClientFlags { url: Some("ws://f".into()), ..flags() });
+        let error = resolve_probe(&call.locations(), &call.env(), &call.flags).expect_err("it is refused");
+        assert!(matches!(error, ConfigError::UrlWithoutCredential), "{error}");
+    }
+
+    #[test]
+    fn a_probe_goes_on_without_what_cannot_be_read_and_says_so() {
+        let call = Call::new(&[], flags());
+        call.configure("{gateway: {port: ,}}");
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert!(matches!(found.config_problem, Some(ConfigError::Syntax { .. })));
+        assert_eq!(shown(Some(&found.local)), Some(("ws://127.0.0.1:18789".to_owned(), String::new())));
+        call.configure("{gateway: {auth: {token: '${NONE}'}}}");
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert!(matches!(found.local.credential_problem, Some(ConfigError::MissingVariable { .. })));
+    }
+
+    #[test]
+    fn the_tunnel_is_configured_in_the_section_of_the_remote_gateway() {
+        let call = Call::new(&[("H", "studio")], flags());
+        call.configure(
+            "{gateway: {mode: 'remote', remote: {sshTarget: 'ada@${H}:2', sshIdentity: '~/key', remotePort: 9, \
+             transport: 'ssh', sshHostKeyPolicy: 'openssh', password: 'rp'}}}",
+        );
+        let found = resolve_probe(&call.locations(), &call.env(), &call.flags).expect("it is found");
+        assert_eq!(found.ssh_target.map(|target| target.value).as_deref(), Some("ada@studio:2"));
+        assert_eq!(found.ssh_identity, Some(call.directory.path().join("key")));
+        assert!(found.remote_is_active && found.remote.is_none());
+        let remote = &found.config.gateway.remote;
+        assert_eq!(remote.remote_port.as_ref().map(|port| port.value), Some(9));
+        assert_eq!(remote.transport.as_ref().map(|transport| transport.value), Some(RemoteTransport::Ssh));
+        let policy = remote.ssh_host_key_policy.as_ref().map(|policy| policy.value);
+        assert_eq!(policy, Some(SshHostKeyPolicy::Openssh));
+        let credential = found.tunnel_credential.expect("it is configured");
+        assert_eq!((credential.value.expose_secret(), found.flag_credential.is_none()), ("rp", true));
     }
 }

@@ -27,12 +27,28 @@ pub const GATEWAY_URL: &str = "OPENCLAW_GATEWAY_URL";
 pub const GATEWAY_TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
 /// The password that callers present; the configuration and the flags come before it.
 pub const GATEWAY_PASSWORD: &str = "OPENCLAW_GATEWAY_PASSWORD";
+/// Whether a gateway stays unannounced: `1` for yes, `0` to announce it in a container too.
+pub const DISABLE_BONJOUR: &str = "OPENCLAW_DISABLE_BONJOUR";
+/// The host's name in announcements, instead of the system's.
+pub const MDNS_HOSTNAME: &str = "OPENCLAW_MDNS_HOSTNAME";
+/// The SSH port in announcements of full mode.
+pub const SSH_PORT: &str = "OPENCLAW_SSH_PORT";
+/// The host's name in its tailnet, in announcements of full mode.
+pub const TAILNET_DNS: &str = "OPENCLAW_TAILNET_DNS";
+/// The command line's path in announcements of full mode.
+pub const CLI_PATH: &str = "OPENCLAW_CLI_PATH";
+/// A domain that `gateway discover` looks in, besides the configured one.
+pub const WIDE_AREA_DOMAIN: &str = "OPENCLAW_WIDE_AREA_DOMAIN";
 /// The least severe level that is logged, to the file and to the console; also per part of the program, as in
 /// `info,wire=debug`.
 pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 
 /// Set to `1`: client commands speak plain `ws` and `http` to other hosts too.
 pub const ALLOW_PLAINTEXT: &str = "OPENCLAW_ALLOW_INSECURE_PRIVATE_WS";
+/// Whether every raw model event is written to a file: `1`.
+pub const RAW_STREAM: &str = "OPENCLAW_RAW_STREAM";
+/// That file.
+pub const RAW_STREAM_PATH: &str = "OPENCLAW_RAW_STREAM_PATH";
 
 /// The environment that a command runs in. A variable that is set to nothing counts as not set.
 #[derive(Clone, Default)]
@@ -62,6 +78,13 @@ impl Env {
     /// The value of a variable, as the system gives it.
     pub(super) fn os(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// Sets a variable that is not set.
+    pub(super) fn set_default(&mut self, name: OsString, value: OsString) {
+        if self.variables.get(&name).is_none_or(|value| value.is_empty()) {
+            self.variables.insert(name, value);
+        }
     }
 
     /// The value of a variable as text.

@@ -3,15 +3,16 @@
 //! Sections that this gateway does not know are kept and ignored. In its own sections wrong types and values are
 //! refused, and so are keys that look misspelt; other unknown keys are stock's and give a warning.
 
-use std::{io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Source, Sourced, UnknownName,
-    json5,
+    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, RemoteTransport,
+    Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
 };
+use crate::trust::{Network, Origin};
 
 /// What the configuration file says. Texts are as written there: `${VARIABLE}` is replaced where a value is used,
 /// so that a variable that nobody needs may be missing.
@@ -29,6 +30,10 @@ pub struct Config {
     pub commands: Commands,
     /// The section `agents`.
     pub agents: Agents,
+    /// The section `discovery`.
+    pub discovery: Discovery,
+    /// The section `models`, and what other sections say of models.
+    pub models: Models,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -52,6 +57,10 @@ pub struct Gateway {
     pub remote: Remote,
     /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
     pub auto_approve_local: Option<Sourced<bool>>,
+    /// `controlUi.allowedOrigins`: pages that may call although the gateway does not serve them.
+    pub allowed_origins: Option<Sourced<Vec<Origin>>>,
+    /// `trustedProxies`: proxies that are believed when they name the address of a client.
+    pub trusted_proxies: Option<Sourced<Vec<Network>>>,
 }
 
 /// The section `gateway.auth`.
@@ -87,6 +96,18 @@ pub struct Remote {
     pub token: Option<Sourced<SecretString>>,
     /// `password`.
     pub password: Option<Sourced<SecretString>>,
+    /// `transport`: how the gateway is reached.
+    pub transport: Option<Sourced<RemoteTransport>>,
+    /// `remotePort`, from 1: where the gateway listens on its own machine, for a tunnel to it.
+    pub remote_port: Option<Sourced<u16>>,
+    /// `tlsFingerprint`: the SHA-256 of the certificate that the gateway shows, in hexadecimal.
+    pub tls_fingerprint: Option<Sourced<String>>,
+    /// `sshTarget`: `[user@]host[:port]`.
+    pub ssh_target: Option<Sourced<String>>,
+    /// `sshIdentity`: the file with the private key for it.
+    pub ssh_identity: Option<Sourced<String>>,
+    /// `sshHostKeyPolicy`.
+    pub ssh_host_key_policy: Option<Sourced<SshHostKeyPolicy>>,
 }
 
 /// The section `logging`.
@@ -171,6 +192,8 @@ impl Config {
             logging: logging(&root.section("logging")?, &mut warnings)?,
             commands: commands(&root.section("commands")?, &mut warnings)?,
             agents: agents(&root.section("agents")?)?,
+            discovery: Discovery::read(&root.section("discovery")?, &mut warnings)?,
+            models: models::read(&root, &mut warnings)?,
             path: Arc::clone(&path),
             exists: true,
             warnings,
@@ -183,8 +206,19 @@ impl Config {
 
 fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
     section.check_keys(
-        &["mode", "port", "bind", "customBindHost", "auth", "remote", "nodes", "tls"],
-        &["tailscale", "reload", "controlUi"],
+        &[
+            "mode",
+            "port",
+            "bind",
+            "customBindHost",
+            "auth",
+            "remote",
+            "nodes",
+            "tls",
+            "controlUi",
+            "trustedProxies",
+        ],
+        &["tailscale", "reload"],
         warnings,
     )?;
     let auth = section.section("auth")?;
@@ -197,8 +231,18 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
     tls.check_keys(&["enabled", "autoGenerate", "certPath", "keyPath"], &["caPath"], warnings)?;
     let remote = section.section("remote")?;
     remote.check_keys(
-        &["url", "token", "password"],
-        &["transport", "remotePort", "tlsFingerprint", "sshTarget", "sshIdentity", "sshHostKeyPolicy"],
+        &[
+            "url",
+            "token",
+            "password",
+            "transport",
+            "remotePort",
+            "tlsFingerprint",
+            "sshTarget",
+            "sshIdentity",
+            "sshHostKeyPolicy",
+        ],
+        &[],
         warnings,
     )?;
     Ok(Gateway {
@@ -221,9 +265,29 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             url: remote.text("url")?,
             token: remote.secret("token")?,
             password: remote.secret("password")?,
+            transport: remote.name("transport")?,
+            remote_port: remote.integer("remotePort", 1..=u16::MAX)?,
+            tls_fingerprint: remote.text("tlsFingerprint")?,
+            ssh_target: remote.text("sshTarget")?,
+            ssh_identity: remote.text("sshIdentity")?,
+            ssh_host_key_policy: remote.name("sshHostKeyPolicy")?,
         },
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
+        allowed_origins: allowed_origins(section, warnings)?,
+        trusted_proxies: section.list("trustedProxies")?,
     })
+}
+
+fn allowed_origins(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Sourced<Vec<Origin>>>, ConfigError> {
+    let control_ui = section.section("controlUi")?;
+    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins")?;
+    if let Some(any) = origins.as_ref().filter(|origins| origins.value.iter().any(Origin::is_any)) {
+        warnings.push(format!("{} lets every page on the web call this gateway", any.source));
+    }
+    Ok(origins)
 }
 
 fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sourced<BindMode>>, ConfigError> {
@@ -246,7 +310,7 @@ fn logging(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Logging,
     let level = |part: &String| Ok::<_, ConfigError>(filters.name(part)?.map(|level| (part.clone(), level)));
     Ok(Logging {
         console_style: section.name("consoleStyle")?,
-        redact_patterns: section.texts("redactPatterns")?,
+        redact_patterns: section.text_list("redactPatterns")?,
         filters: filters.keys().filter_map(|part| level(part).transpose()).collect::<Result<_, _>>()?,
         level: section.name("level")?,
         console_level: section.name("consoleLevel")?,
@@ -297,7 +361,7 @@ fn model(section: &Section<'_>) -> Result<Option<Sourced<String>>, ConfigError> 
 }
 
 /// An object of the file, or nothing where it is missing.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     file: &'a Arc<Path>,
     /// Its place in the file, the parts joined by dots; empty for the root.
     key: String,
@@ -314,11 +378,11 @@ impl<'a> Section<'a> {
         Ok(Self { file, key: String::new(), map: Some(map) })
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name)
     }
 
-    fn keys(&self) -> impl Iterator<Item = &'a String> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a String> {
         self.map.into_iter().flat_map(Map::keys)
     }
 
@@ -326,7 +390,7 @@ impl<'a> Section<'a> {
         if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
 
-    fn source(&self, name: &str) -> Source {
+    pub(super) fn source(&self, name: &str) -> Source {
         Source::File { path: Arc::clone(self.file), key: self.child(name) }
     }
 
@@ -348,26 +412,80 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn section(&self, name: &str) -> Result<Self, ConfigError> {
+    pub(super) fn section(&self, name: &str) -> Result<Self, ConfigError> {
         let map = self.read(name, "an object", Value::as_object)?.map(|map| map.value);
         Ok(Self { file: self.file, key: self.child(name), map })
     }
 
-    fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
+    /// The objects of an array; none where it is missing.
+    pub(super) fn sections(&self, name: &str) -> Result<Vec<Self>, ConfigError> {
+        let items = self.read(name, "an array of objects", |value| {
+            value.as_array()?.iter().map(Value::as_object).collect::<Option<Vec<_>>>()
+        })?;
+        let section = |(index, map)| {
+            let key = format!("{}.{index}", self.child(name));
+            Self { file: self.file, key, map: Some(map) }
+        };
+        Ok(items.map_or_else(Vec::new, |items| items.value.into_iter().enumerate().map(section).collect()))
+    }
+
+    /// The texts of an array, which may be empty.
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<Sourced<String>>>, ConfigError> {
+        let items = self.read(name, "an array of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
+        })?;
+        let source = |index: usize| self.source(&format!("{name}.{index}"));
+        Ok(items.map(|items| {
+            let items = items.value.into_iter().enumerate();
+            items.map(|(index, text)| Sourced::new(text.to_owned(), source(index))).collect()
+        }))
+    }
+
+    /// An amount: a number that is not negative.
+    pub(super) fn amount(&self, name: &str) -> Result<Option<f64>, ConfigError> {
+        let amount =
+            self.read(name, "a number, at least 0", |value| value.as_f64().filter(|amount| *amount >= 0.0))?;
+        Ok(amount.map(|amount| amount.value))
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
         self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
-    fn texts(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
+    /// A list of texts that each stand for something.
+    fn list<T: FromStr>(&self, name: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError>
+    where
+        T::Err: fmt::Display,
+    {
+        let Some(list) = self.read(name, "a list", Value::as_array)? else { return Ok(None) };
+        let read = |(index, entry): (usize, &Value)| {
+            // What is no text is told like a text that stands for nothing.
+            entry.as_str().unwrap_or_default().parse().map_err(|problem: T::Err| ConfigError::BadValue {
+                origin: self.source(&format!("{name}[{index}]")),
+                problem: format!("{problem}, not {}", describe(entry)),
+                nearest: None,
+            })
+        };
+        let values = list.value.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        Ok(Some(Sourced::new(values, list.source)))
+    }
+
+    /// A list of texts.
+    pub(super) fn text_list(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
         self.read(name, "a list of texts", |value| {
             value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
         })
     }
 
-    fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
         self.read(name, "true or false", Value::as_bool)
     }
 
-    fn integer<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<Sourced<T>>, ConfigError>
+    pub(super) fn integer<T>(
+        &self,
+        name: &str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<Sourced<T>>, ConfigError>
     where
         T: TryFrom<u64> + PartialOrd + Bounded,
     {
@@ -376,7 +494,10 @@ impl<'a> Section<'a> {
         })
     }
 
-    fn name<T: FromStr<Err = UnknownName>>(&self, name: &str) -> Result<Option<Sourced<T>>, ConfigError> {
+    pub(super) fn name<T: FromStr<Err = UnknownName>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Sourced<T>>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match text.value.parse() {
             Ok(value) => Ok(Some(Sourced::new(value, text.source))),
@@ -385,7 +506,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret: a text, or a reference to an environment variable as stock writes it.
-    fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let source = self.source(name);
         let text = match value {
@@ -419,7 +540,7 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses keys that look like a misspelt one; other unknown keys give a warning.
-    fn check_keys(
+    pub(super) fn check_keys(
         &self,
         own: &[&'static str],
         stock: &[&'static str],
@@ -451,7 +572,7 @@ fn is_misspelt(given: &str, known: &str) -> bool {
 }
 
 /// Says what numbers are expected.
-trait Bounded: Sized {
+pub(super) trait Bounded: Sized {
     fn expected(range: &RangeInclusive<Self>) -> String;
 }
 
@@ -737,6 +858,37 @@ mod tests {
                 "commands.native in /s/openclaw.json is not known to this gateway and has no effect",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_trusted_beyond_this_host_is_listed() {
+        let config = parse(
+            "{gateway: {controlUi: {allowedOrigins: ['https://ui.example.com', '*']}, trustedProxies: ['10.0.0.0/8']}}",
+        )
+        .expect("it is read");
+        assert_eq!(config.gateway.allowed_origins.expect("they are read").value.len(), 2);
+        assert_eq!(config.gateway.trusted_proxies.expect("they are read").value.len(), 1);
+        assert_eq!(
+            config.warnings,
+            [
+                "gateway.controlUi.allowedOrigins in /s/openclaw.json lets every page on the web call this gateway"
+            ]
+        );
+        for (text, problem) in [
+            (
+                "{gateway: {controlUi: {allowedOrigins: ['*', 'ui.example.com']}}}",
+                "gateway.controlUi.allowedOrigins[1] in /s/openclaw.json must be an origin such as",
+            ),
+            (
+                "{gateway: {trustedProxies: [1]}}",
+                "gateway.trustedProxies[0] in /s/openclaw.json must be an address",
+            ),
+            ("{gateway: {trustedProxies: ['proxy']}}", "must be an address or a network"),
+            ("{gateway: {trustedProxies: '10.0.0.1'}}", "must be a list"),
+        ] {
+            let error = parse(text).expect_err("it is refused").to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]

@@ -86,6 +86,38 @@ names! {
 }
 
 names! {
+    /// How much a gateway tells the networks it is on about itself, with multicast DNS.
+    MdnsMode {
+        /// Nothing: it is not announced.
+        Off = "off",
+        /// What a client needs to find it.
+        Minimal = "minimal",
+        /// Also hints for SSH: the port, where the command line lies, the name in the tailnet.
+        Full = "full",
+    }
+}
+
+names! {
+    /// How the gateway on another machine is reached.
+    RemoteTransport {
+        /// Through a tunnel that `ssh` makes.
+        Ssh = "ssh",
+        /// At `gateway.remote.url`.
+        Direct = "direct",
+    }
+}
+
+names! {
+    /// Which host keys `ssh` takes.
+    SshHostKeyPolicy {
+        /// Known ones alone, whatever the user's `ssh` configuration says.
+        Strict = "strict",
+        /// What the user's `ssh` configuration says.
+        Openssh = "openssh",
+    }
+}
+
+names! {
     /// The least severe level that is logged.
     LogLevel {
         /// Nothing is logged.

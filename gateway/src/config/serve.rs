@@ -11,14 +11,18 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
-    Sourced, UnknownName, auth, env,
+    Sourced, UnknownName, announcement, auth, env,
     file::{AgentEntry, port, substitute, unknown_name},
+    models::resolve_models,
     modes,
 };
 use crate::{
+    backend::settings::ModelSettings,
+    host,
     logs::{LogFilter, Redactor},
     settings::{Agent, Agents, Auth, Limits, Settings},
     tls::TlsSettings,
+    trust::Trust,
 };
 
 /// The largest log file before it is rotated, in bytes. cli.md section 11: 100 MB.
@@ -45,6 +49,13 @@ pub struct ServeOptions {
     pub log_level: Option<LogLevel>,
     /// `--verbose`: debug lines on the console; the file's level stays.
     pub verbose: bool,
+    /// `--raw-stream`: write every raw model event to a file.
+    pub raw_stream: bool,
+    /// `--raw-stream-path`: which file.
+    pub raw_stream_path: Option<PathBuf>,
+    /// `--claude-cli-logs`: show the output of command-line back ends on the console, and of the log errors
+    /// alone.
+    pub cli_backend_logs: bool,
 }
 
 /// What a gateway starts with.
@@ -137,6 +148,12 @@ fn resolve_on(
     warnings.extend(auth_warning);
     warnings.extend(modes::check(locations.state(), config)?);
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
+    let mdns = announcement(config, env, &mut warnings)?;
+    let models = ModelSettings {
+        raw_stream: raw_stream(locations, env, options)?,
+        cli_logs: options.cli_backend_logs,
+        ..resolve_models(config, env, &mut warnings)?
+    };
 
     let mut notes = vec![
         Note {
@@ -152,6 +169,11 @@ fn resolve_on(
     ];
     notes.extend(auth_notes);
     notes.push(Note {
+        name: "announced",
+        value: if mdns.value.is_some() { "yes" } else { "no" }.to_owned(),
+        source: mdns.source,
+    });
+    notes.push(Note {
         name: "log file",
         value: log_file.value.display().to_string(),
         source: log_file.source.clone(),
@@ -164,8 +186,22 @@ fn resolve_on(
             state: locations.state().clone(),
             config_file: config.path.to_path_buf(),
             auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
+            trust: Trust {
+                origins: config
+                    .gateway
+                    .allowed_origins
+                    .as_ref()
+                    .map_or(Vec::new(), |given| given.value.clone()),
+                proxies: config
+                    .gateway
+                    .trusted_proxies
+                    .as_ref()
+                    .map_or(Vec::new(), |given| given.value.clone()),
+            },
             log_file: log_file.value,
             agents,
+            discovery: mdns.value,
+            models,
             limits: Limits::default(),
         },
         log,
@@ -270,8 +306,7 @@ impl Host {
         });
         Self {
             addresses: interfaces.iter().map(if_addrs::Interface::ip).collect(),
-            // Docker's mark and Podman's.
-            is_container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
+            is_container: host::has_container_mark(),
         }
     }
 
@@ -320,7 +355,7 @@ fn bind_hosts(
 }
 
 /// Whether an address is in 100.64.0.0/10, where tailscale gives each machine its own.
-fn is_tailnet(address: &IpAddr) -> bool {
+pub(super) fn is_tailnet(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
@@ -358,6 +393,14 @@ fn log_settings(
         Some(both) => (both.clone(), both),
         None => (of_level(&logging.level)?, of_level(&logging.console_level)?),
     };
+    let console = if options.cli_backend_logs {
+        // The console belongs to the output of command-line back ends; what fails is told all the same.
+        console.at_most(LevelFilter::ERROR)
+    } else if options.verbose {
+        console.at_least(LevelFilter::DEBUG)
+    } else {
+        console
+    };
     let patterns = logging.redact_patterns.as_ref();
     let redactor = Redactor::new(
         match auth {
@@ -368,7 +411,7 @@ fn log_settings(
     );
     Ok(LogSettings {
         file,
-        console: if options.verbose { console.at_least(LevelFilter::DEBUG) } else { console },
+        console,
         style: logging.console_style.as_ref().map(|style| style.value),
         redactor: redactor.map_err(|bad| ConfigError::BadValue {
             origin: patterns.map_or(Source::Default, |patterns| patterns.source.clone()),
@@ -392,6 +435,25 @@ fn bad_levels(text: Sourced<String>) -> ConfigError {
     let entry = text.value.split(',').find(is_bad).unwrap_or(&text.value);
     let given = entry.rsplit('=').next().unwrap_or(entry).trim().to_owned();
     unknown_name(&UnknownName { given, allowed: LogLevel::NAMES }, text.source)
+}
+
+/// The file of the raw stream, if it is asked for. A path alone does not ask. cli.md section 2.1.
+fn raw_stream(
+    locations: &Locations,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let by_variable = env.text(env::RAW_STREAM)?.is_some_and(|text| !matches!(&*text.value, "0" | "false"));
+    if !options.raw_stream && !by_variable {
+        return Ok(None);
+    }
+    if let Some(path) = &options.raw_stream_path {
+        return Ok(Some(path.clone()));
+    }
+    match env.os(env::RAW_STREAM_PATH) {
+        Some(path) => env.expand_home(path).map(Some),
+        None => Ok(Some(locations.state().raw_stream_file())),
+    }
 }
 
 fn resolve_agents(

@@ -1,7 +1,5 @@
 //! What a client asks for when it connects.
 
-use std::net::IpAddr;
-
 use openclaw_schema::{
     methods::connect::{ConnectAuth, ConnectParams},
     types::Text,
@@ -12,23 +10,13 @@ use super::{
     record::{Metadata, Role},
     refusal::Refusal,
 };
+use crate::caller::Caller;
 
 /// The version of the frame protocol that was negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     V3,
     V4,
-}
-
-/// Where a handshake comes from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    /// The client's address: behind a trusted proxy, the one that the proxy names.
-    pub(crate) remote_ip: IpAddr,
-    /// Whether the client is on the gateway's own host: a loopback address, and no proxy between.
-    pub(crate) is_local: bool,
-    /// Whether a page in a browser is behind it: the upgrade had an `Origin`.
-    pub(crate) from_browser: bool,
 }
 
 /// Everything that decides about a handshake.
@@ -42,9 +30,7 @@ pub(crate) struct ConnectAttempt {
     pub(crate) proof: Option<DeviceProof>,
     /// The nonce of this connection's challenge.
     pub(crate) nonce: String,
-    pub(crate) remote_ip: IpAddr,
-    pub(crate) is_local: bool,
-    pub(crate) from_browser: bool,
+    pub(crate) caller: Caller,
     pub(crate) protocol: Protocol,
 }
 
@@ -54,7 +40,7 @@ impl ConnectAttempt {
         params: &ConnectParams,
         nonce: &str,
         protocol: Protocol,
-        peer: Peer,
+        caller: Caller,
     ) -> Result<Self, Refusal> {
         let role = match params.role.as_deref() {
             None => Role::Operator,
@@ -81,9 +67,7 @@ impl ConnectAttempt {
             auth: params.auth.clone().unwrap_or_default(),
             proof,
             nonce: nonce.to_owned(),
-            remote_ip: peer.remote_ip,
-            is_local: peer.is_local,
-            from_browser: peer.from_browser,
+            caller,
             protocol,
         })
     }
@@ -118,8 +102,7 @@ mod tests {
 
     fn attempt(params: serde_json::Value) -> Result<ConnectAttempt, Refusal> {
         let params = serde_json::from_value(params).expect("the params are well-formed");
-        let peer = Peer { remote_ip: [127, 0, 0, 1].into(), is_local: true, from_browser: false };
-        ConnectAttempt::new(&params, "nonce", Protocol::V4, peer)
+        ConnectAttempt::new(&params, "nonce", Protocol::V4, Caller::at([127, 0, 0, 1].into()))
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod manage;
 pub(crate) mod proof;
 pub(crate) mod record;
 pub(crate) mod refusal;
+pub(crate) mod setup;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use openclaw_schema::{
     events::{DevicePairResolvedEvent, EventName, PairingDecision},
-    methods::device::PendingDevice,
+    methods::device::{PendingDevice, SetupAccess, SetupCompletion},
     types::TimestampMs,
 };
 use subtle::ConstantTimeEq as _;
@@ -30,11 +31,13 @@ use self::{
     proof::{Signed, normal},
     record::{ApprovedVia, Device, Metadata, PairingReason, PairingRequest, Role, Token, sorted},
     refusal::{Details, Refusal},
+    setup::{IssuedCode, Place, SetupCodes, grants},
 };
 use crate::{
     auth::{AuthMethod, Authenticator, SecretCheck},
+    caller::Page,
     events::EventBus,
-    lockout::{CredentialKind, Guesser, Lockout},
+    lockout::{CredentialKind, Lockout},
     state::{StateError, hex, random_bytes},
     store::{DeviceChange, Store, StoreError},
 };
@@ -50,6 +53,8 @@ const PRUNE_AFTER_MS: u64 = 60_000;
 /// These programs serve pages of a browser or act for one: never without a device.
 const UI_CLIENTS: &[&str] =
     &["webchat-ui", "openclaw-control-ui", "openclaw-browser-copilot", "openclaw-tui", "webchat"];
+/// These programs are pages themselves: a browser says for them where they come from.
+const PAGE_CLIENTS: &[&str] = &["webchat-ui", "openclaw-control-ui", "webchat"];
 /// The platform of these ends in the version of the system, which changes with every update of it.
 const NATIVE_APPS: &[&str] =
     &["openclaw-macos", "openclaw-linux", "openclaw-ios", "openclaw-watchos", "openclaw-android"];
@@ -61,6 +66,8 @@ pub(crate) enum Credential {
     Secret(AuthMethod),
     /// The token of the device.
     DeviceToken,
+    /// The token of a setup code, which is good for this.
+    SetupCode(SetupAccess),
 }
 
 impl Credential {
@@ -69,6 +76,7 @@ impl Credential {
         match self {
             Self::Secret(method) => method.name(),
             Self::DeviceToken => "device-token",
+            Self::SetupCode(_) => "bootstrap-token",
         }
     }
 }
@@ -84,6 +92,8 @@ pub(crate) struct Grant {
     pub(crate) device_id: Option<String>,
     /// The token to give to the device.
     pub(crate) device_token: Option<IssuedToken>,
+    /// Tokens for other roles of the device, which a setup code grants.
+    pub(crate) more_tokens: Vec<RoleToken>,
     /// To be held for as long as the connection is open; absent for callers that are not paired.
     pub(crate) link: Option<DeviceLink>,
 }
@@ -93,6 +103,14 @@ pub(crate) struct Grant {
 pub(crate) struct IssuedToken {
     pub(crate) value: String,
     pub(crate) issued_at: TimestampMs,
+}
+
+/// A token on its way to its device, for a role that its connection does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoleToken {
+    pub(crate) role: Role,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) token: IssuedToken,
 }
 
 impl fmt::Debug for IssuedToken {
@@ -116,6 +134,7 @@ pub(crate) struct Devices {
     /// Read from the store when it is needed first.
     registry: Mutex<Option<Registry>>,
     live: Arc<Live>,
+    setup_codes: SetupCodes,
 }
 
 /// What is stored, by device.
@@ -150,6 +169,7 @@ impl Devices {
             clock: Arc::new(TimestampMs::now),
             registry: Mutex::new(None),
             live: Arc::default(),
+            setup_codes: SetupCodes::default(),
         }
     }
 
@@ -158,8 +178,24 @@ impl Devices {
         &self.lockout
     }
 
-    /// Decides about a handshake, in the order of wire.md section 3: device and signature, credential, pairing.
+    /// Makes a setup code for a device that will find the gateway at `place`.
+    pub(crate) fn issue_setup_code(
+        &self,
+        place: &Place,
+        access: SetupAccess,
+    ) -> Result<IssuedCode, StateError> {
+        self.setup_codes.issue(place, access, (self.clock)())
+    }
+
+    /// The device that a setup code has paired, if it has.
+    pub(crate) fn setup_completion(&self, setup_id: &str) -> Option<SetupCompletion> {
+        self.setup_codes.completion(setup_id)
+    }
+
+    /// Decides about a handshake, in the order of wire.md section 3: origin, device and signature, credential,
+    /// pairing.
     pub(crate) async fn authorize(&self, attempt: &ConnectAttempt) -> Result<Grant, Refusal> {
+        check_origin(attempt)?;
         let Some(proof) = &attempt.proof else { return self.authorize_without_device(attempt) };
         let signed = Signed {
             client_id: &attempt.client.client_id,
@@ -193,69 +229,90 @@ impl Devices {
         }
         // Clients of protocol 3 knew no devices, or could do without.
         let trusted = is_backend || (id, mode) == ("cli", "cli") || attempt.protocol == Protocol::V3;
-        let scopes = if trusted && attempt.is_local { attempt.scopes.clone() } else { Vec::new() };
-        Ok(Grant { credential, role: attempt.role, scopes, device_id: None, device_token: None, link: None })
+        let scopes = if trusted && attempt.caller.is_local { attempt.scopes.clone() } else { Vec::new() };
+        Ok(Grant {
+            credential,
+            role: attempt.role,
+            scopes,
+            device_id: None,
+            device_token: None,
+            more_tokens: Vec::new(),
+            link: None,
+        })
     }
 
     /// Looks at the credential. `device` is the one whose key is proven, if it is paired.
     fn recognise(&self, attempt: &ConnectAttempt, device: Option<&Device>) -> Result<Credential, Refusal> {
         let auth = &attempt.auth;
         let method = self.authenticator.method();
-        let guesser = Guesser { ip: attempt.remote_ip, from_browser: attempt.from_browser };
+        let caller = attempt.caller;
         let [token, password, device_token, bootstrap_token] =
             [&auth.token, &auth.password, &auth.device_token, &auth.bootstrap_token]
                 .map(|field| field.as_deref().filter(|value| !value.is_empty()));
         let guessed = [
             (token.or(password).is_some(), CredentialKind::Secret),
-            (device_token.or(bootstrap_token).is_some(), CredentialKind::DeviceToken),
+            (device_token.is_some(), CredentialKind::DeviceToken),
+            (bootstrap_token.is_some(), CredentialKind::SetupCode),
         ];
         let guessed = || guessed.into_iter().filter_map(|(sent, kind)| sent.then_some(kind));
         if method != AuthMethod::None
-            && let Some(wait) = guessed().filter_map(|kind| self.lockout.retry_after(guesser, kind)).max()
+            && let Some(wait) = guessed().filter_map(|kind| self.lockout.retry_after(caller, kind)).max()
         {
             return Err(Refusal::locked_out(wait));
         }
         let secret = self.authenticator.check_fields(token, password);
         if secret == SecretCheck::Good {
-            self.lockout.succeeded(guesser, CredentialKind::Secret);
+            self.lockout.succeeded(caller, CredentialKind::Secret);
             return Ok(Credential::Secret(method));
         }
         if let Some(known) = device.and_then(|device| device.token(attempt.role))
             && let Some(given) = device_token.or(token)
             && bool::from(given.as_bytes().ct_eq(known.value.as_bytes()))
         {
-            guessed().for_each(|kind| self.lockout.succeeded(guesser, kind));
+            guessed().for_each(|kind| self.lockout.succeeded(caller, kind));
             if !covers(&known.scopes, attempt.granted_scopes()) {
-                return Err(Refusal::credential(
+                return Err(Refusal::scopes(
                     "device token scope mismatch (re-pair or approve scope upgrade)",
-                    "AUTH_SCOPE_MISMATCH",
-                    "scope_mismatch",
-                    false,
-                    "review_auth_configuration",
                 ));
             }
             return Ok(Credential::DeviceToken);
         }
-        guessed().for_each(|kind| self.lockout.failed(guesser, kind));
-        if device_token.is_some() {
-            return Err(Refusal::credential(
+        if let Some(given) = bootstrap_token
+            && attempt.proof.is_some()
+            && let Some(access) = self.setup_codes.access(given, (self.clock)())
+        {
+            self.lockout.succeeded(caller, CredentialKind::SetupCode);
+            let granted = grants(access).iter().find(|(role, _)| *role == attempt.role);
+            let is_covered = granted.is_some_and(|(_, scopes)| covers(scopes, attempt.granted_scopes()));
+            if !is_covered {
+                return Err(Refusal::scopes(
+                    "setup code scope mismatch (ask the gateway's owner for more access)",
+                ));
+            }
+            return Ok(Credential::SetupCode(access));
+        }
+        guessed().for_each(|kind| self.lockout.failed(caller, kind));
+        let refusal = if device_token.is_some() {
+            Refusal::credential(
                 "device token mismatch (rotate/reissue device token)",
                 "AUTH_DEVICE_TOKEN_MISMATCH",
                 "device_token_mismatch",
                 false,
                 "update_auth_credentials",
-            ));
-        }
-        if bootstrap_token.is_some() && secret == SecretCheck::Missing {
-            return Err(Refusal::credential(
+            )
+        } else if bootstrap_token.is_some() && secret == SecretCheck::Missing {
+            Refusal::credential(
                 "setup code invalid, expired, revoked, or already used (ask the gateway's owner for a new one)",
                 "AUTH_BOOTSTRAP_TOKEN_INVALID",
                 "bootstrap_token_invalid",
                 false,
                 "review_auth_configuration",
-            ));
-        }
-        Err(wrong_secret(method, secret, attempt.proof.is_some()))
+            )
+        } else {
+            wrong_secret(method, secret, attempt.proof.is_some())
+        };
+        // Who shows nothing guesses nothing.
+        Err(if guessed().next().is_some() { refusal.of_guess() } else { refusal })
     }
 
     /// Pairing: the auto-approval matrix of wire.md section 6.
@@ -267,15 +324,24 @@ impl Devices {
         public_key: String,
         credential: Credential,
     ) -> Result<Grant, Refusal> {
+        if let Credential::SetupCode(access) = credential {
+            return self.set_up(registry, attempt, device_id, public_key, access).await;
+        }
         let scopes = attempt.granted_scopes();
         let by_secret = matches!(credential, Credential::Secret(_));
-        if by_secret && attempt.is_local && is_backend(&attempt.client) {
-            let device_id = Some(device_id.to_owned());
-            let (role, scopes) = (attempt.role, scopes.to_vec());
-            return Ok(Grant { credential, role, scopes, device_id, device_token: None, link: None });
+        if by_secret && attempt.caller.is_local && is_backend(&attempt.client) {
+            return Ok(Grant {
+                credential,
+                role: attempt.role,
+                scopes: scopes.to_vec(),
+                device_id: Some(device_id.to_owned()),
+                device_token: None,
+                more_tokens: Vec::new(),
+                link: None,
+            });
         }
         let now = (self.clock)();
-        let silent = by_secret && attempt.is_local && self.auto_approve_local;
+        let silent = by_secret && attempt.caller.is_local && self.auto_approve_local;
         let mut changes = Vec::new();
         let known = registry.devices.get(device_id);
         let (mut device, approved) = match known {
@@ -316,7 +382,7 @@ impl Devices {
         let is_new = known.is_none();
         let changed = is_new || device != before;
         device.last_seen_at = now;
-        device.remote_ip = Some(attempt.remote_ip.to_string());
+        device.remote_ip = Some(attempt.caller.ip.to_string());
         if changed {
             changes.push(DeviceChange::Put(device.clone()));
             self.apply(registry, changes).await.map_err(|error| failed(&error))?;
@@ -324,7 +390,7 @@ impl Devices {
             let seen = DeviceChange::Seen {
                 device_id: device_id.to_owned(),
                 at: now,
-                remote_ip: attempt.remote_ip.to_string(),
+                remote_ip: attempt.caller.ip.to_string(),
             };
             // When it was seen matters to nobody so much that it should be turned away.
             if let Err(error) = self.apply(registry, vec![seen]).await {
@@ -339,9 +405,7 @@ impl Devices {
             );
             self.resolved(&Uuid::new_v4().to_string(), device_id, PairingDecision::Approved, now);
         }
-        let device_token = device
-            .token(attempt.role)
-            .map(|token| IssuedToken { value: token.value.clone(), issued_at: token.issued_at() });
+        let device_token = device.token(attempt.role).map(Token::issued);
         let link = self.live.enter(device_id, attempt.role, credential == Credential::DeviceToken);
         Ok(Grant {
             credential,
@@ -349,7 +413,64 @@ impl Devices {
             scopes: scopes.to_vec(),
             device_id: Some(device_id.to_owned()),
             device_token,
+            more_tokens: Vec::new(),
             link: Some(link),
+        })
+    }
+
+    /// Pairs a device by a setup code, for every role that the code grants. The code is used up once that is stored.
+    async fn set_up(
+        &self,
+        registry: &mut Registry,
+        attempt: &ConnectAttempt,
+        device_id: &str,
+        public_key: String,
+        access: SetupAccess,
+    ) -> Result<Grant, Refusal> {
+        let now = (self.clock)();
+        let mut device = registry
+            .devices
+            .get(device_id)
+            .cloned()
+            .unwrap_or_else(|| new_device(device_id, public_key, attempt, ApprovedVia::Bootstrap, now));
+        device.metadata = attempt.client.clone();
+        device.approved_via = ApprovedVia::Bootstrap;
+        device.approved_at = now;
+        device.last_seen_at = now;
+        device.remote_ip = Some(attempt.caller.ip.to_string());
+        for (role, scopes) in grants(access) {
+            let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            device.allow(*role, &scopes, now, attempt.protocol).map_err(|error| failed(&error))?;
+        }
+        let waiting = registry.requests.get(device_id);
+        let changes = waiting
+            .map(|request| DeviceChange::RemoveRequest(request.request_id.clone()))
+            .into_iter()
+            .chain([DeviceChange::Put(device.clone())])
+            .collect();
+        self.apply(registry, changes).await.map_err(|error| failed(&error))?;
+        tracing::info!(device = device_id, access = access.name(), "a device was paired by a setup code");
+        self.resolved(&Uuid::new_v4().to_string(), device_id, PairingDecision::Approved, now);
+        let token = attempt.auth.bootstrap_token.as_deref().unwrap_or_default();
+        let name = attempt.client.display_name.as_deref();
+        if let Some(completion) = self.setup_codes.complete(token, device_id, name, now) {
+            self.events.publish(EventName::DevicePairSetupCompleted, &completion, None);
+        }
+        let granted = |role: &Role| grants(access).iter().any(|(granted, _)| granted == role);
+        let more_tokens = device
+            .tokens
+            .iter()
+            .filter(|token| token.role != attempt.role && granted(&token.role))
+            .map(|token| RoleToken { role: token.role, scopes: token.scopes.clone(), token: token.issued() })
+            .collect();
+        Ok(Grant {
+            credential: Credential::SetupCode(access),
+            role: attempt.role,
+            scopes: attempt.granted_scopes().to_vec(),
+            device_id: Some(device_id.to_owned()),
+            device_token: device.token(attempt.role).map(Token::issued),
+            more_tokens,
+            link: Some(self.live.enter(device_id, attempt.role, false)),
         })
     }
 
@@ -403,7 +524,7 @@ impl Devices {
                     role: attempt.role,
                     scopes: asked,
                     reason,
-                    remote_ip: attempt.remote_ip.to_string(),
+                    remote_ip: attempt.caller.ip.to_string(),
                     is_repair: registry.devices.contains_key(device_id),
                     created_at: now,
                 };
@@ -515,6 +636,12 @@ impl Registry {
     }
 }
 
+impl Token {
+    fn issued(&self) -> IssuedToken {
+        IssuedToken { value: self.value.clone(), issued_at: self.issued_at() }
+    }
+}
+
 impl PairingRequest {
     fn has_expired(&self, now: TimestampMs) -> bool {
         self.created_at.0 + REQUEST_LIFETIME_MS <= now.0
@@ -569,12 +696,24 @@ fn new_device(
         metadata: attempt.client.clone(),
         label: None,
         role: attempt.role,
-        remote_ip: Some(attempt.remote_ip.to_string()),
+        remote_ip: Some(attempt.caller.ip.to_string()),
         approved_via,
         created_at: now,
         approved_at: now,
         last_seen_at: now,
         tokens: Vec::new(),
+    }
+}
+
+/// Pages may call when they are the gateway's own or trusted; programs that are pages must say where they come from
+/// (wire.md section 4).
+fn check_origin(attempt: &ConnectAttempt) -> Result<(), Refusal> {
+    let client = &attempt.client;
+    let is_page = PAGE_CLIENTS.contains(&client.client_id.as_str()) || client.client_mode == "webchat";
+    match attempt.caller.page {
+        Page::Foreign => Err(Refusal::origin("origin not allowed")),
+        Page::None if is_page => Err(Refusal::origin("origin missing or invalid")),
+        Page::None | Page::Own => Ok(()),
     }
 }
 
@@ -613,12 +752,12 @@ fn is_backend(client: &Metadata) -> bool {
 }
 
 /// Whether `granted` satisfies every scope of `asked`. By name: grants hold names that this gateway does not know.
-fn covers(granted: &[String], asked: &[String]) -> bool {
+fn covers(granted: &[impl AsRef<str>], asked: &[String]) -> bool {
     asked.iter().all(|scope| satisfies(granted, scope))
 }
 
-fn satisfies(granted: &[String], scope: &str) -> bool {
-    let has = |name: &str| granted.iter().any(|granted| granted == name);
+fn satisfies(granted: &[impl AsRef<str>], scope: &str) -> bool {
+    let has = |name: &str| granted.iter().any(|granted| granted.as_ref() == name);
     has(scope)
         || has("operator.admin")
         || matches!(scope, "operator.read" | "operator.talk") && has("operator.write")

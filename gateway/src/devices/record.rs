@@ -31,6 +31,8 @@ pub(crate) enum ApprovedVia {
     Silent,
     /// A person.
     Owner,
+    /// A setup code, which a person had made.
+    Bootstrap,
 }
 
 impl ApprovedVia {
@@ -38,11 +40,12 @@ impl ApprovedVia {
         match self {
             Self::Silent => "silent",
             Self::Owner => "owner",
+            Self::Bootstrap => "bootstrap",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Silent, Self::Owner].into_iter().find(|via| via.name() == name)
+        [Self::Silent, Self::Owner, Self::Bootstrap].into_iter().find(|via| via.name() == name)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Refusal {
     pub(crate) details: Option<Box<Details>>,
     /// Set when the same attempt may succeed after this time: `retryable` and `retryAfterMs`.
     pub(crate) retry_after: Option<Duration>,
+    /// Whether a wrong secret was shown: the answer is held back.
+    pub(crate) is_guess: bool,
 }
 
 impl Refusal {
@@ -27,16 +29,34 @@ impl Refusal {
 
     /// A refusal whose message says it all.
     pub(crate) fn plain(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::InvalidRequest, message: message.into(), details: None, retry_after: None }
+        Self::new(ErrorCode::InvalidRequest, message.into(), None)
     }
 
     fn with(code: ErrorCode, message: impl Into<String>, details: Details) -> Self {
-        Self { code, message: message.into(), details: Some(Box::new(details)), retry_after: None }
+        Self::new(code, message.into(), Some(Box::new(details)))
+    }
+
+    fn new(code: ErrorCode, message: String, details: Option<Box<Details>>) -> Self {
+        Self { code, message, details, retry_after: None, is_guess: false }
+    }
+
+    /// The same for a caller that has shown a wrong secret.
+    pub(super) fn of_guess(self) -> Self {
+        Self { is_guess: true, ..self }
     }
 
     /// The proof of the device is not good.
     pub(super) fn proof(message: &str, code: &'static str, reason: &'static str) -> Self {
         let details = Details { code, reason: Some(reason), ..Details::default() };
+        Self::with(ErrorCode::InvalidRequest, message, details)
+    }
+
+    /// The page behind the caller may not call, or the caller is a page and does not say which.
+    pub(super) fn origin(reason: &'static str) -> Self {
+        let details =
+            Details { code: "CONTROL_UI_ORIGIN_NOT_ALLOWED", reason: Some(reason), ..Details::default() };
+        let message = "origin not allowed (open the page from the gateway itself, or list its origin in \
+                       gateway.controlUi.allowedOrigins)";
         Self::with(ErrorCode::InvalidRequest, message, details)
     }
 
@@ -72,6 +92,11 @@ impl Refusal {
         Self::with(ErrorCode::InvalidRequest, format!("unauthorized: {message}"), details)
     }
 
+    /// The credential is good, but not for what is asked.
+    pub(super) fn scopes(message: &str) -> Self {
+        Self::credential(message, "AUTH_SCOPE_MISMATCH", "scope_mismatch", false, "review_auth_configuration")
+    }
+
     /// Too many attempts from this address failed.
     pub(super) fn locked_out(retry_after: Duration) -> Self {
         let mut refusal = Self::credential(
@@ -100,12 +125,8 @@ impl Refusal {
 
     /// The gateway could not decide. The cause is for the log alone.
     pub(super) fn failed() -> Self {
-        Self {
-            code: ErrorCode::Unavailable,
-            message: "the gateway cannot look up its devices; its log has the cause".to_owned(),
-            details: None,
-            retry_after: Some(Duration::from_secs(1)),
-        }
+        let message = "the gateway cannot look up its devices; its log has the cause".to_owned();
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(ErrorCode::Unavailable, message, None) }
     }
 
     /// The reason of the close frame: the message, with the request's id where there is one, as long as may be.

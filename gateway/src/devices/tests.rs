@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::{proof::DeviceProof, *};
-use crate::settings::Auth;
+use crate::{caller::Caller, settings::Auth};
 
 const NONCE: &str = "e23ecc68-6e2c-4a19-8c24-65852e98f4e1";
 const NOW: u64 = 1_795_339_864_269;
@@ -105,9 +105,7 @@ fn cli() -> Attempt {
         auth: ConnectAuth { token: Some("secret".to_owned()), ..ConnectAuth::default() },
         proof: None,
         nonce: NONCE.to_owned(),
-        remote_ip: [127, 0, 0, 1].into(),
-        is_local: true,
-        from_browser: false,
+        caller: Caller::at([127, 0, 0, 1].into()),
         protocol: Protocol::V4,
     };
     Attempt { attempt, key: None }
@@ -164,10 +162,7 @@ impl Attempt {
     }
 
     fn remote(self) -> Self {
-        self.edit(|attempt| {
-            attempt.remote_ip = [192, 0, 2, 7].into();
-            attempt.is_local = false;
-        })
+        self.edit(|attempt| attempt.caller = Caller::at([192, 0, 2, 7].into()))
     }
 
     fn key(self, key: u8) -> Self {
@@ -298,7 +293,8 @@ async fn without_a_device_two_clients_keep_their_scopes() {
     for (id, mode) in
         [("openclaw-tui", "cli"), ("openclaw-control-ui", "ui"), ("webchat", "ui"), ("cli", "webchat")]
     {
-        let refusal = bench.refused(cli().client(id, mode)).await;
+        let page = |attempt: &mut ConnectAttempt| attempt.caller.page = Page::Own;
+        let refusal = bench.refused(cli().client(id, mode).edit(page)).await;
         let details = refusal.details.expect("it has details");
         assert_eq!(
             (refusal.code, details.code),

@@ -64,6 +64,16 @@ impl LogFilter {
         self
     }
 
+    /// At most this level for everything, parts included.
+    #[must_use]
+    pub fn at_most(mut self, level: LevelFilter) -> Self {
+        self.default = self.default.min(level);
+        for (_, of_part) in &mut self.parts {
+            *of_part = level.min(*of_part);
+        }
+        self
+    }
+
     /// Whether an event is logged.
     pub(super) fn enables(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level_of_target(metadata.target())
@@ -182,6 +192,7 @@ mod tests {
     fn the_most_is_that_of_any_part() {
         let filter: LogFilter = "warn,wire=trace".parse().expect("a filter");
         assert_eq!(filter.most(), LevelFilter::TRACE);
+        assert_eq!(filter.clone().at_most(LevelFilter::ERROR).to_string(), "error,wire=error");
         assert_eq!(filter.at_least(LevelFilter::DEBUG).to_string(), "debug,wire=trace");
     }
 

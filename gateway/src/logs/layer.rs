@@ -16,7 +16,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-use super::{ConsoleStyle, LogHandle, Redactor, mask::mask, traffic};
+use super::{ConsoleStyle, LogHandle, LogSettings, Redactor, mask::mask, traffic};
 
 /// What one value may take up of a line. A runaway value must not push everything else out of the log.
 const MAX_VALUE_BYTES: usize = 16 << 10;
@@ -25,14 +25,28 @@ const MAX_VALUE_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct LogLayer {
     handle: LogHandle,
-    style: ConsoleStyle,
-    colour: bool,
+    style: Style,
     zone: TimeZone,
 }
 
+/// How lines on the console look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Style {
+    form: ConsoleStyle,
+    colour: bool,
+    /// Whether the journal reads them, which adds the time, takes the severity away, and shows no colour.
+    journal: bool,
+}
+
+impl Style {
+    pub(super) fn of(settings: &LogSettings) -> Self {
+        Self { form: settings.style, colour: settings.colour && !settings.journal, journal: settings.journal }
+    }
+}
+
 impl LogLayer {
-    pub(super) fn new(handle: LogHandle, style: ConsoleStyle, colour: bool) -> Self {
-        Self { handle, style, colour, zone: TimeZone::system() }
+    pub(super) fn new(handle: LogHandle, style: Style) -> Self {
+        Self { handle, style, zone: TimeZone::system() }
     }
 
     /// Whether file or console take it.
@@ -94,20 +108,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         }
         fields.redact(&rules.redactor);
         let record = Record::new(metadata, fields);
-        let json = (to_file || self.style == ConsoleStyle::Json).then(|| mask(record.json()));
+        let json = (to_file || self.style.form == ConsoleStyle::Json).then(|| mask(record.json()));
         if to_file && let Some(json) = &json {
             shared.file.push(json.as_bytes());
         }
         if let Some(console) = console {
-            match (self.style, &json) {
-                (ConsoleStyle::Json, Some(json)) => console.push(json.as_bytes()),
-                (ConsoleStyle::Pretty, _) => {
-                    console.push(mask(record.pretty(self.colour, &self.zone)).as_bytes());
+            let line = match (self.style.form, json) {
+                (ConsoleStyle::Json, Some(json)) if self.style.journal => record.severity() + &json,
+                (ConsoleStyle::Json, Some(json)) => json,
+                (ConsoleStyle::Pretty, _) if !self.style.journal => {
+                    mask(record.pretty(self.style.colour, &self.zone))
                 }
-                (ConsoleStyle::Compact | ConsoleStyle::Json, _) => {
-                    console.push(mask(record.text(self.colour)).as_bytes());
-                }
-            }
+                _ => mask(record.text(self.style)),
+            };
+            console.push(line.as_bytes());
         }
     }
 }
@@ -266,18 +280,35 @@ impl Record {
     }
 
     /// As a line for people who read it later.
-    fn text(&self, colour: bool) -> String {
+    fn text(&self, style: Style) -> String {
+        let colour = style.colour;
         let (dim, reset) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         let paint = self.paint(colour);
         let mut line = String::with_capacity(160);
-        push(
-            &mut line,
-            format_args!("{dim}{:.3}{reset} {paint}{:<5}{reset} ", self.time, self.level.as_str()),
-        );
+        if style.journal {
+            line.push_str(&self.severity());
+        } else {
+            push(
+                &mut line,
+                format_args!("{dim}{:.3}{reset} {paint}{:<5}{reset} ", self.time, self.level.as_str()),
+            );
+        }
         push_visible(&mut line, &self.subsystem);
         line.push_str(": ");
         self.push_rest(&mut line, colour);
         line
+    }
+
+    /// How severe it is, as the journal reads it at the beginning of a line: sd-daemon(3), with the numbers of
+    /// syslog(3).
+    fn severity(&self) -> String {
+        let severity = match self.level {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        format!("<{severity}>")
     }
 
     /// As a line for people who watch.
@@ -406,11 +437,15 @@ mod tests {
             ("mode", Value::Text("x\u{1b}".to_owned())),
         ];
         let record = record("ready\n", others);
+        let plain = Style { form: ConsoleStyle::Compact, colour: false, journal: false };
         assert_eq!(
-            record.text(false),
+            record.text(plain),
             "2026-11-22T09:05:01.461Z INFO  gateway: ready\\n port=18789 path=\"/a b\" mode=x\\u{1b}\n"
         );
-        assert!(record.text(true).contains("\x1b[32mINFO \x1b[0m"), "{:?}", record.text(true));
+        let coloured = record.text(Style { colour: true, ..plain });
+        assert!(coloured.contains("\x1b[32mINFO \x1b[0m"), "{coloured:?}");
+        let journal = record.text(Style { journal: true, ..plain });
+        assert!(journal.starts_with("<6>gateway: ready"), "{journal:?}");
         assert_eq!(
             record.pretty(false, &TimeZone::UTC),
             "09:05:01 [gateway] ready\\n port=18789 path=\"/a b\" mode=x\\u{1b}\n"

@@ -37,7 +37,7 @@ pub use self::{
     redact::{BadPattern, Redactor},
     tail::LogReader,
 };
-use self::{queue::Queue, writer::Writer};
+use self::{layer::Style, queue::Queue, writer::Writer};
 
 /// The environment variable that holds the level.
 pub const LEVEL_VARIABLE: &str = "OPENCLAW_LOG_LEVEL";
@@ -62,6 +62,9 @@ pub struct LogSettings {
     pub style: ConsoleStyle,
     /// Whether these are coloured.
     pub colour: bool,
+    /// Whether these are for systemd's journal: each begins with its severity, which the journal takes away, and
+    /// without the time, which the journal adds. Then they have no colour.
+    pub journal: bool,
     /// When a new file is begun.
     pub rotation: Rotation,
 }
@@ -111,6 +114,7 @@ impl LogSettings {
             console: false,
             style: ConsoleStyle::Compact,
             colour: !no_colour && io::stderr().is_terminal(),
+            journal: false,
             rotation: Rotation::default(),
         }
     }
@@ -287,7 +291,7 @@ pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupEr
     if let Some(console) = console {
         spawn("log-console", move || write_console(&console))?;
     }
-    Ok((LogLayer::new(handle.clone(), settings.style, settings.colour), handle))
+    Ok((LogLayer::new(handle.clone(), Style::of(settings)), handle))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), LogSetupError> {

@@ -12,7 +12,10 @@ use openclaw_schema::{
 };
 
 use super::{Handlers, caller, refuse};
-use crate::connection::Transport;
+use crate::{
+    connection::Transport,
+    lockout::{self, CredentialKind},
+};
 
 /// Refuses what only a handshake over OpenClaw frames can decide: there is no challenge here that a device signs.
 /// Passing over it would leave the caller with other rights than it believes to have.
@@ -47,25 +50,40 @@ impl ConnectServer for Handlers {
         let asked = params
             .scopes
             .map(|names| names.iter().filter_map(|name| Scope::from_name(name)).collect::<Scopes>());
-        let credential =
-            params.auth.as_ref().and_then(|auth| auth.token.as_deref().or(auth.password.as_deref()));
-        let scopes = match (credential, asked) {
-            (None, Some(asked)) if connection.is_authenticated() => connection.narrow(asked),
-            (None, None) if connection.is_authenticated() => connection.scopes(),
+        let auth = params.auth.unwrap_or_default();
+        let secret = connection.secret_of(auth.token.as_deref(), auth.password.as_deref());
+        let (lockout, caller) = (self.context.devices.lockout(), connection.caller());
+        if secret.is_some()
+            && let Some(wait) = lockout.retry_after(caller, CredentialKind::Secret)
+        {
+            connection.refuse();
+            return Err(refuse(lockout::told(wait)));
+        }
+        let granted = match (secret, asked) {
+            (None, Some(asked)) if connection.is_authenticated() => Ok(connection.narrow(asked)),
+            (None, None) if connection.is_authenticated() => Ok(connection.scopes()),
             // A connection that has narrowed its rights does not get them back by its credential alone.
-            (Some(_), asked) if connection.is_authenticated() => {
-                connection
-                    .check(credential)
-                    .map_err(|refusal| RpcError::unauthorized(refusal.to_string()))
-                    .inspect_err(|_| connection.refuse())?;
-                asked.map_or_else(|| connection.scopes(), |asked| connection.narrow(asked))
-            }
-            (credential, asked) => connection.authenticate(credential, asked).map_err(|refusal| {
-                tracing::warn!(remote = %connection.remote(), reason = %refusal, "a caller was refused");
-                connection.refuse();
-                RpcError::unauthorized(refusal.to_string())
-            })?,
+            (Some(_), asked) if connection.is_authenticated() => connection
+                .check(secret)
+                .map(|()| asked.map_or_else(|| connection.scopes(), |asked| connection.narrow(asked))),
+            (secret, asked) => connection.authenticate(secret, asked),
         };
+        let scopes = match granted {
+            Ok(scopes) => scopes,
+            Err(refusal) => {
+                tracing::warn!(remote = %caller.ip, reason = %refusal, "a caller was refused");
+                // At once, so that this connection has no second guess while the first one's answer is held back.
+                connection.refuse();
+                if secret.is_some() {
+                    lockout.failed(caller, CredentialKind::Secret);
+                    lockout.delay().await;
+                }
+                return Err(refuse(RpcError::unauthorized(refusal.to_string())));
+            }
+        };
+        if secret.is_some() {
+            lockout.succeeded(caller, CredentialKind::Secret);
+        }
         if let Some(client) = &params.client {
             self.context.connections.introduce(connection, client);
         }
@@ -88,6 +106,7 @@ impl ConnectServer for Handlers {
                 scopes: scopes.iter().map(Scope::name).map(str::to_owned).collect(),
                 device_token: None,
                 issued_at_ms: None,
+                device_tokens: None,
             },
             policy: self.context.policy,
         })

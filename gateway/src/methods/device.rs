@@ -8,17 +8,26 @@ use jsonrpsee::{
 use openclaw_schema::{
     ErrorCode, RpcError, Scope,
     methods::device::{
-        DevicePairApproveResult, DevicePairListResult, DevicePairRejectResult, DevicePairRemoveParams,
-        DevicePairRemoveResult, DevicePairRenameParams, DevicePairRenameResult, DeviceTokenRevokeParams,
+        BootstrapProfile, DeviceMethod, DevicePairApproveResult, DevicePairListResult,
+        DevicePairRejectResult, DevicePairRemoveParams, DevicePairRemoveResult, DevicePairRenameParams,
+        DevicePairRenameResult, DevicePairSetupCodeParams, DevicePairSetupCodeResult,
+        DevicePairSetupStatusParams, DevicePairSetupStatusResult, DeviceTokenRevokeParams,
         DeviceTokenRevokeResult, DeviceTokenRotateParams, DeviceTokenRotateResult, PairingRequestParams,
-        TokenDelivery,
+        SetupAccess, TokenDelivery,
     },
+    problem::ParamProblem,
     server::DeviceServer,
     types::{NoParams, Text},
 };
 
 use super::{Handlers, caller, internal, refuse};
-use crate::devices::manage::ManageError;
+use crate::{
+    auth::AuthMethod,
+    devices::{
+        manage::ManageError,
+        setup::{self, NoPlace},
+    },
+};
 
 #[async_trait]
 impl DeviceServer for Handlers {
@@ -56,6 +65,52 @@ impl DeviceServer for Handlers {
         Ok(DevicePairRenameResult { device_id, label })
     }
 
+    async fn device_pair_setup_code(
+        &self,
+        extensions: &Extensions,
+        params: DevicePairSetupCodeParams,
+    ) -> RpcResult<DevicePairSetupCodeResult> {
+        let late = self.context.late();
+        let listens_on = late.map_or(&[][..], |late| &late.addresses);
+        let certificate = late.and_then(|late| Some(late.tls.as_ref()?.fingerprints().certificate));
+        let public_url = params.public_url.as_ref().map(Text::as_str);
+        let place =
+            setup::place(public_url, listens_on, certificate).map_err(|error| refuse(no_place(&error)))?;
+        let wanted = match params.bootstrap_profile {
+            None => SetupAccess::Full,
+            Some(BootstrapProfile::Limited) => SetupAccess::Limited,
+            Some(BootstrapProfile::Node) => SetupAccess::Node,
+        };
+        // Who reads along could use the code first.
+        let is_downgraded = wanted == SetupAccess::Full && !place.is_private;
+        let access = if is_downgraded { SetupAccess::Limited } else { wanted };
+        let issued = self.context.devices.issue_setup_code(&place, access);
+        let issued = issued.map_err(|error| internal(Chain(&error)))?;
+        let auth = match caller(extensions)?.auth_method() {
+            AuthMethod::Password => AuthMethod::Password,
+            // Stock knows no other word for it.
+            AuthMethod::Token | AuthMethod::None => AuthMethod::Token,
+        };
+        Ok(DevicePairSetupCodeResult {
+            setup_id: issued.setup_id,
+            setup_code: issued.setup_code,
+            gateway_url: place.url,
+            auth: auth.name().to_owned(),
+            url_source: place.source.to_owned(),
+            access,
+            access_downgraded: is_downgraded.then_some(true),
+            expires_at_ms: issued.expires_at,
+        })
+    }
+
+    async fn device_pair_setup_status(
+        &self,
+        params: DevicePairSetupStatusParams,
+    ) -> RpcResult<DevicePairSetupStatusResult> {
+        let completion = self.context.devices.setup_completion(params.setup_id.as_str());
+        Ok(DevicePairSetupStatusResult { completion })
+    }
+
     async fn device_token_rotate(
         &self,
         extensions: &Extensions,
@@ -87,6 +142,18 @@ impl DeviceServer for Handlers {
         let (device_id, role) = (params.device_id.into_string(), params.role.into_string());
         let revoked_at_ms = self.context.devices.revoke(&device_id, &role).await.map_err(not_done)?;
         Ok(DeviceTokenRevokeResult { device_id, role, revoked_at_ms })
+    }
+}
+
+fn no_place(error: &NoPlace) -> RpcError {
+    match error {
+        NoPlace::LoopbackOnly => RpcError::new(ErrorCode::Denied, error.to_string()),
+        NoPlace::NotAUrl | NoPlace::Exposed(_) => {
+            let path = "/publicUrl".to_owned();
+            let problem =
+                ParamProblem { path, reason: error.to_string(), allowed: Vec::new(), nearest: None };
+            problem.into_error(DeviceMethod::DevicePairSetupCode.name())
+        }
     }
 }
 

@@ -1,25 +1,33 @@
 //! `models.list`.
 
-use jsonrpsee::core::RpcResult;
+use jsonrpsee::core::{RpcResult, async_trait};
 use openclaw_schema::{
     RpcError,
-    methods::models::{ModelsListParams, ModelsListResult},
+    methods::models::{ModelsListParams, ModelsListResult, ModelsView},
     server::ModelsServer,
     types::Text,
 };
 
-use super::{Handlers, refuse};
+use super::{Handlers, invalid, refuse};
 
+#[async_trait]
 impl ModelsServer for Handlers {
-    fn models_list(&self, params: ModelsListParams) -> RpcResult<ModelsListResult> {
+    async fn models_list(&self, params: ModelsListParams) -> RpcResult<ModelsListResult> {
         if let Some(agent_id) = &params.agent_id
             && !self.context.agents.list.iter().any(|agent| agent.id == agent_id.as_str())
         {
             let message = format!("no agent `{agent_id}`; `agents.list` lists them");
             return Err(refuse(RpcError::not_found("/agentId", message)));
         }
-        // The catalogue holds nothing that is not ready for use: every view is the same.
-        let mut models = self.context.runs.models().to_vec();
+        let backend = self.context.runs.backend();
+        if params.refresh == Some(true) {
+            if params.prepared_only == Some(true) {
+                let method = openclaw_schema::methods::models::ModelsMethod::ModelsList;
+                return Err(refuse(invalid(method.name(), "/preparedOnly", "excludes `refresh`")));
+            }
+            backend.refresh().await;
+        }
+        let mut models = backend.catalogue(params.view.unwrap_or(ModelsView::Default));
         if let Some(provider) = params.provider.as_ref().map(Text::as_str) {
             models.retain(|model| model.provider == provider);
         }

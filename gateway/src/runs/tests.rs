@@ -115,7 +115,8 @@ fn endless() -> Bench {
 }
 
 fn stop() -> BackendAnswer {
-    BackendAnswer { usage: TokenUsage { input: 1, output: 2, total: 3 }, stop_reason: "stop".to_owned() }
+    let usage = TokenUsage { input: 1, output: 2, total: 3, ..TokenUsage::default() };
+    BackendAnswer { usage, cost_usd: None, model: None, stop_reason: "stop".to_owned() }
 }
 
 fn in_session(key: &str, session: &str) -> RunRequest {
@@ -212,7 +213,7 @@ async fn an_answer_is_an_outcome_with_text_usage_and_reason() {
     assert!(!meta.aborted);
     let model = meta.agent_meta.expect("a model answered");
     assert_eq!((model.provider.as_str(), model.model.as_str()), ("echo", "echo-1"));
-    assert_eq!(model.usage, TokenUsage { input: 1, output: 3, total: 4 });
+    assert_eq!(model.usage, TokenUsage { input: 1, output: 3, total: 4, ..TokenUsage::default() });
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //! The same dispatcher serves them as JSON-RPC; what differs is the envelope, the second response of two-phase
 //! methods, and the words of some errors. Protocol 3 and 4 differ in shapes only (wire.md section 13).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use futures_util::FutureExt;
 use jsonrpsee::{MethodResponse, types::Id};
@@ -13,7 +13,10 @@ use openclaw_schema::{
     events::EventName,
     methods::{agent::AckStatus, connect::ConnectMethod, gateway::GatewayMethod},
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Shared, reply::Reply};
@@ -56,18 +59,27 @@ struct Request<'a> {
 /// The longest `traceparent` (wire.md section 2).
 const MAX_TRACEPARENT: usize = 128;
 
-/// Serves one message of a connection that is past its handshake.
-pub(crate) fn receive(text: &str, peer: &Peer<'_>) -> Reply {
-    let request = match serde_json::from_str::<Request<'_>>(text) {
+/// Reads one message as a request. What is none has the answer to it, or nothing when it is not JSON, which is passed
+/// over (wire.md section 12).
+fn decode(text: &str) -> Result<Request<'_>, Option<String>> {
+    match serde_json::from_str::<Request<'_>>(text) {
         Ok(request)
             if request.kind == "req"
                 && !request.id.is_empty()
                 && !request.method.is_empty()
                 && request.traceparent.as_ref().is_none_or(|trace| trace.len() <= MAX_TRACEPARENT) =>
         {
-            request
+            Ok(request)
         }
-        _ => return malformed(text).map_or_else(Reply::nothing, Reply::now),
+        _ => Err(malformed(text)),
+    }
+}
+
+/// Serves one message of a connection that is past its handshake.
+pub(crate) fn receive(text: &str, peer: &Peer<'_>) -> Reply {
+    let request = match decode(text) {
+        Ok(request) => request,
+        Err(answer) => return answer.map_or_else(Reply::nothing, Reply::now),
     };
     let id = json!(request.id).to_string();
     // This gateway knows no user profiles: a request that is bound to one cannot be served as meant.
@@ -295,42 +307,94 @@ fn error_of(json: &str) -> RpcError {
     told
 }
 
-/// The answer to what is no request frame: `None` for what is not JSON, which is passed over (wire.md section 12).
-fn malformed(text: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    let id = match &value["id"] {
-        Value::Null => json!("invalid"),
-        id => id.clone(),
-    };
-    let message = format!("invalid request frame: {}", frame_fault(&value));
-    let error = RpcError::new(ErrorCode::InvalidRequest, message);
-    Some(failed(&id.to_string(), &error, Protocol::V4))
+/// The members of an object in their order, with what they hold as it was written. Nothing within is looked at: a number
+/// or an escape that has no value here must not hide the id.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
 }
 
-/// What is wrong with a request frame, in the words of the recorded protocol.
-pub(crate) fn frame_fault(value: &Value) -> String {
+/// The answer to what is no request frame: `None` for what is not JSON, which is passed over (wire.md section 12).
+fn malformed(text: &str) -> Option<String> {
+    let value: &RawValue = serde_json::from_str(text).ok()?;
+    let members = match serde_json::from_str::<Members<'_>>(text) {
+        Ok(Members(members)) => Some(members),
+        // A name that is no Unicode text names nothing.
+        Err(_) if value.get().starts_with('{') => return None,
+        Err(_) => None,
+    };
+    let id = members.iter().flatten().rfind(|(name, id)| name == "id" && id.get() != "null");
+    let message = format!("invalid request frame: {}", frame_fault(members.as_deref()));
+    let error = RpcError::new(ErrorCode::InvalidRequest, message);
+    Some(failed(id.map_or(r#""invalid""#, |(_, id)| id.get()), &error, Protocol::V4))
+}
+
+/// What is wrong with a request frame, in the words of the recorded protocol. `members` is absent for what is no object.
+fn frame_fault(members: Option<&[(String, &RawValue)]>) -> String {
     const KNOWN: &[&str] = &["type", "id", "method", "params", "traceparent", "expectedProfileId"];
-    let Some(frame) = value.as_object() else { return "must be object".to_owned() };
+    let Some(members) = members else { return "must be object".to_owned() };
+    let member = |name: &str| members.iter().rfind(|(given, _)| given == name).map(|(_, value)| value.get());
     for required in ["type", "id", "method"] {
-        let Some(member) = frame.get(required) else {
-            return format!("must have required property '{required}'");
-        };
-        match member.as_str() {
-            None => return format!("at /{required}: must be string"),
-            Some("") => return format!("at /{required}: must not have fewer than 1 characters"),
+        match member(required) {
+            None => return format!("must have required property '{required}'"),
+            Some(r#""""#) => return format!("at /{required}: must not have fewer than 1 characters"),
+            // Nor is it one when its escapes make no text.
+            Some(value) if serde_json::from_str::<String>(value).is_err() => {
+                return format!("at /{required}: must be string");
+            }
             Some(_) => {}
         }
     }
-    if frame["type"] != "req" {
+    let kind = member("type").and_then(|kind| serde_json::from_str::<String>(kind).ok());
+    if kind.as_deref() != Some("req") {
         return "at /type: must be equal to constant".to_owned();
     }
-    if let Some(extra) = frame.keys().find(|member| !KNOWN.contains(&member.as_str())) {
-        return format!("at root: unexpected property '{extra}'");
+    for (index, (name, _)) in members.iter().enumerate() {
+        if !KNOWN.contains(&name.as_str()) {
+            return format!("at root: unexpected property '{name}'");
+        }
+        if members[..index].iter().any(|(before, _)| before == name) {
+            return format!("at root: property '{name}' is there twice");
+        }
     }
-    if frame.get("traceparent").is_some_and(|trace| !trace.is_string()) {
+    let trace = member("traceparent").map(serde_json::from_str::<String>);
+    if trace.is_some_and(|trace| trace.is_err()) {
         return "at /traceparent: must be string".to_owned();
     }
     format!("at /traceparent: must not have more than {MAX_TRACEPARENT} characters")
+}
+
+/// What [`decode`] makes of a message, with owned parts, for [`crate::decoders`].
+pub(super) fn decoded(text: &str) -> crate::decoders::Frame {
+    use crate::decoders::Frame;
+    match decode(text) {
+        Ok(request) => Frame::Request {
+            id: request.id.into_owned(),
+            method: request.method.into_owned(),
+            params: request.params.map(|params| params.get().to_owned()),
+        },
+        Err(Some(answer)) => Frame::Answered(answer),
+        Err(None) => Frame::PassedOver,
+    }
 }
 
 /// An event frame without its sequence number and its last brace, which the connection adds when it writes it.

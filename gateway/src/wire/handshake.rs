@@ -10,7 +10,7 @@ use openclaw_schema::{
     events::EventName,
     methods::connect::{CLIENT_IDS, CLIENT_MODES, ConnectMethod, ConnectParams},
     problem::ParamProblem,
-    types::TimestampMs,
+    types::{Text, TimestampMs},
 };
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -20,8 +20,8 @@ use crate::{
     connection::Connection,
     context::millis,
     devices::{
-        IssuedToken,
-        attempt::{ConnectAttempt, Peer, Protocol},
+        IssuedToken, RoleToken,
+        attempt::{ConnectAttempt, Protocol},
         record::Role,
         refusal::Refusal,
     },
@@ -45,6 +45,9 @@ impl Challenge {
         format!(r#"{{"type":"event","event":"connect.challenge","payload":{payload}}}"#)
     }
 }
+
+/// The mode of clients that stock serves on a path of their own (wire.md section 4).
+const WORKER_MODE: &str = "worker";
 
 /// How a handshake ended.
 pub(crate) enum Outcome {
@@ -100,58 +103,88 @@ impl Outcome {
     }
 }
 
-/// Serves the first frame of a connection. `from_browser` is whether a page in a browser is behind it.
-pub(crate) async fn connect(
-    text: String,
-    challenge: Challenge,
-    from_browser: bool,
-    shared: Arc<Shared>,
-    connection: Arc<Connection>,
-) -> Outcome {
-    let Ok(frame) = serde_json::from_str::<Value>(&text) else {
-        return Outcome::closed(CloseCode::Normal, "");
+/// Reads the first frame of a connection: its id, as JSON, and its params. A frame that is no sound `connect` has its
+/// end in it.
+fn decode(text: &str) -> Result<(String, ConnectParams), Outcome> {
+    let Ok(frame) = serde_json::from_str::<Value>(text) else {
+        return Err(Outcome::closed(CloseCode::Normal, ""));
     };
     let id = &frame["id"];
     let is_request = frame["type"] == "req" && id.as_str().is_some_and(|id| !id.is_empty());
     let Some(method) = frame["method"].as_str().filter(|method| is_request && !method.is_empty()) else {
-        return Outcome::closed(CloseCode::Policy, "invalid request frame");
+        return Err(Outcome::closed(CloseCode::Policy, "invalid request frame"));
     };
     let id = id.to_string();
     let plain = |message: String| Outcome::refused(&id, &Refusal::plain(message), Protocol::V4);
     if method != ConnectMethod::Connect.name() {
-        return plain("invalid handshake: first request must be connect".to_owned());
+        return Err(plain("invalid handshake: first request must be connect".to_owned()));
     }
-    let params = match params(&frame["params"]) {
-        Ok(params) => params,
-        Err(fault) => return plain(format!("invalid connect params: {fault}")),
+    match params(&frame["params"]) {
+        Ok(params) => Ok((id, params)),
+        Err(fault) => Err(plain(format!("invalid connect params: {fault}"))),
+    }
+}
+
+/// What [`decode`] makes of a first frame, for [`crate::decoders`].
+pub(super) fn decoded(text: &str) -> crate::decoders::Connect {
+    use crate::decoders::Connect;
+    match decode(text) {
+        Ok((id, params)) => Connect::Params { id, params: Box::new(params) },
+        Err(Outcome::Refused { response, code, reason }) => {
+            Connect::Refused { response, code: code.into(), reason }
+        }
+        Err(Outcome::Accepted { .. }) => unreachable!("decoding lets nobody in"),
+    }
+}
+
+/// Serves the first frame of a connection.
+pub(crate) async fn connect(
+    text: String,
+    challenge: Challenge,
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+) -> Outcome {
+    let (id, params) = match decode(&text) {
+        Ok(decoded) => decoded,
+        Err(outcome) => return outcome,
     };
+    if given_mode(&params) == Some(WORKER_MODE) {
+        return Outcome::closed(CloseCode::Policy, "invalid-handshake");
+    }
     let range = params.min_protocol.unwrap_or(0)..=params.max_protocol.unwrap_or(0);
     let protocol = match (range.contains(&4), range.contains(&3)) {
         (true, _) => Protocol::V4,
         (false, true) => Protocol::V3,
         (false, false) => return Outcome::mismatch(&id, &range),
     };
-    let ip = connection.remote().ip().to_canonical();
-    let peer = Peer { remote_ip: ip, is_local: ip.is_loopback(), from_browser };
-    let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, peer) {
+    let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, connection.caller()) {
         Ok(attempt) => shared.context.devices.authorize(&attempt).await,
         Err(refusal) => Err(refusal),
     };
     let grant = match granted {
         Ok(grant) => grant,
         Err(refusal) => {
-            tracing::warn!(remote = %connection.remote(), reason = refusal.message, "a caller was refused");
+            tracing::warn!(remote = %connection.caller().ip, reason = refusal.message, "a caller was refused");
+            if refusal.is_guess {
+                shared.context.devices.lockout().delay().await;
+            }
             return Outcome::refused(&id, &refusal, protocol);
         }
     };
     tracing::debug!(connection = connection.id(), device = grant.device_id, "a frame client is in");
     let role = grant.role;
-    let (method, scopes, token) = (grant.credential.name(), grant.scopes.clone(), grant.device_token.clone());
+    let auth = Auth {
+        method: grant.credential.name(),
+        role,
+        scopes: grant.scopes.clone(),
+        token: grant.device_token.clone(),
+        more_tokens: grant.more_tokens.clone(),
+    };
     connection.admit(grant);
     if let Some(client) = &params.client {
         shared.context.connections.introduce(&connection, client);
     }
-    let payload = hello(&Auth { method, role, scopes, token }, protocol, &shared, &connection);
+    let payload = hello(&auth, protocol, &shared, &connection);
     let hello = format!(r#"{{"type":"res","id":{id},"ok":true,"payload":{payload}}}"#);
     Outcome::Accepted { hello, protocol, role }
 }
@@ -162,6 +195,7 @@ struct Auth {
     role: Role,
     scopes: Vec<String>,
     token: Option<IssuedToken>,
+    more_tokens: Vec<RoleToken>,
 }
 
 impl Auth {
@@ -170,6 +204,17 @@ impl Auth {
         if let Some(token) = &self.token {
             auth["deviceToken"] = json!(token.value);
             auth["issuedAtMs"] = json!(token.issued_at);
+        }
+        if !self.more_tokens.is_empty() {
+            let more = self.more_tokens.iter().map(|token| {
+                json!({
+                    "deviceToken": token.token.value,
+                    "role": token.role.name(),
+                    "scopes": token.scopes,
+                    "issuedAtMs": token.token.issued_at,
+                })
+            });
+            auth["deviceTokens"] = more.collect();
         }
         auth
     }
@@ -232,6 +277,10 @@ fn hello(auth: &Auth, protocol: Protocol, shared: &Shared, connection: &Connecti
     hello
 }
 
+fn given_mode(params: &ConnectParams) -> Option<&str> {
+    params.client.as_ref()?.mode.as_ref().map(Text::as_str)
+}
+
 /// The params of `connect`, with what the frame protocol asks beyond the contract.
 fn params(given: &Value) -> Result<ConnectParams, String> {
     let Some(object) = given.as_object() else { return Err("must be object".to_owned()) };
@@ -246,9 +295,15 @@ fn params(given: &Value) -> Result<ConnectParams, String> {
     }
     let params: ConnectParams = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     for (field, value) in [("minProtocol", params.min_protocol), ("maxProtocol", params.max_protocol)] {
-        if value == Some(0) {
-            return Err(format!("at /{field}: must be >= 1"));
+        match value {
+            Some(1..) => {}
+            Some(0) => return Err(format!("at /{field}: must be >= 1")),
+            // `null` is as good as nothing in the contract, but not here.
+            None => return Err(format!("at /{field}: must be integer")),
         }
+    }
+    if params.client.is_none() {
+        return Err("at /client: must be object".to_owned());
     }
     for required in ["id", "version", "platform", "mode"] {
         if given["client"].get(required).is_none() {
@@ -334,5 +389,7 @@ mod tests {
         );
         assert_eq!(fault(&with("/minProtocol", json!(0))), "at /minProtocol: must be >= 1");
         assert_eq!(fault(&with("/minProtocol", json!("4"))), "at /minProtocol: must be integer");
+        assert_eq!(fault(&with("/maxProtocol", Value::Null)), "at /maxProtocol: must be integer");
+        assert_eq!(fault(&with("/client", Value::Null)), "at /client: must be object");
     }
 }

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, RETRY_AFTER,
         SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
         WWW_AUTHENTICATE,
     },
@@ -34,14 +34,15 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Shared,
+    guard::Refused,
     jsonrpc::{self, Peer},
     stream::Stream,
     websocket::{self, Dialect},
 };
 use crate::{
+    caller::{Caller, Page},
     connection::{Connection, Transport},
-    context::millis,
-    lockout::{CredentialKind, Guesser},
+    lockout::{self, CredentialKind},
     settings::Limits,
 };
 
@@ -62,9 +63,34 @@ const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("openclaw-timeout-ms"
 const SCOPES_HEADER: HeaderName = HeaderName::from_static("openclaw-scopes");
 const VERSION: HeaderValue = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
 
-/// Who an HTTP request comes from.
+/// Who an HTTP request comes from: the other end of the connection, and who is behind it.
 #[derive(Debug, Clone, Copy)]
-struct Remote(SocketAddr);
+struct Requester(SocketAddr, Caller);
+
+/// What a request wants, as far as it decides who may make it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// A WebSocket that speaks JSON-RPC.
+    JsonRpc,
+    /// A WebSocket that speaks OpenClaw frames.
+    Frames,
+    /// To have something done.
+    Post,
+    /// To look at what everyone may see.
+    Read,
+}
+
+impl Wish {
+    fn of<B>(request: &http::Request<B>) -> Self {
+        match request.method() {
+            _ if !is_upgrade(request.headers()) => {
+                if matches!(*request.method(), Method::GET | Method::HEAD) { Self::Read } else { Self::Post }
+            }
+            _ if request.uri().path() == RPC_PATH || offers_jsonrpc(request.headers()) => Self::JsonRpc,
+            _ => Self::Frames,
+        }
+    }
+}
 
 /// The service of one TCP connection.
 #[derive(Clone)]
@@ -98,21 +124,107 @@ impl tower::Service<http::Request<hyper::body::Incoming>> for Service {
 
     fn call(&mut self, request: http::Request<hyper::body::Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
-        let refusal = foreign_origin(request.headers());
-        if refusal.is_none() && !is_upgrade(request.headers()) {
-            request.extensions_mut().insert(Remote(self.remote));
-            let mut router = self.router.clone();
-            return Box::pin(async move {
-                let mut response = tower::Service::call(&mut router, request).await?;
-                response.headers_mut().insert(GATEWAY_HEADER, VERSION);
-                Ok(response)
+        let wish = Wish::of(&request);
+        let answer =
+            look(request.headers(), wish, &self.shared, self.remote).and_then(|requester| match wish {
+                Wish::JsonRpc | Wish::Frames => {
+                    upgrade(request, wish == Wish::JsonRpc, &self.shared, requester, &self.permit)
+                        .map(Answer::Ready)
+                }
+                Wish::Post | Wish::Read => {
+                    request.extensions_mut().insert(requester);
+                    Ok(Answer::Routed(self.router.clone(), request))
+                }
             });
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let mut response = match answer {
+                Ok(Answer::Ready(response)) => response,
+                Ok(Answer::Routed(mut router, request)) => tower::Service::call(&mut router, request).await?,
+                Err(refusal) => refusal.told(&shared).await,
+            };
+            response.headers_mut().insert(GATEWAY_HEADER, VERSION);
+            Ok(response)
+        })
+    }
+}
+
+/// What is done about a request that is not refused at once.
+enum Answer {
+    Ready(Response),
+    Routed(Router, Request),
+}
+
+/// A request that is refused.
+struct Refusal {
+    response: Response,
+    /// Whether a wrong secret was shown: the answer is held back.
+    is_guess: bool,
+}
+
+impl Refusal {
+    fn new(response: Response) -> Box<Self> {
+        Box::new(Self { response, is_guess: false })
+    }
+
+    fn of_guess(response: Response) -> Box<Self> {
+        Box::new(Self { response, is_guess: true })
+    }
+
+    /// The response, when it is time for it. Nothing but the socket waits.
+    async fn told(self: Box<Self>, shared: &Shared) -> Response {
+        if self.is_guess {
+            shared.context.devices.lockout().delay().await;
         }
-        let mut response = refusal.unwrap_or_else(|| {
-            upgrade(request, &self.shared, self.remote, &self.permit).unwrap_or_else(|refusal| *refusal)
-        });
-        response.headers_mut().insert(GATEWAY_HEADER, VERSION);
-        Box::pin(std::future::ready(Ok(response)))
+        self.response
+    }
+}
+
+/// Finds out who makes a request, and turns it away where the guard says so.
+fn look(
+    headers: &HeaderMap,
+    wish: Wish,
+    shared: &Shared,
+    remote: SocketAddr,
+) -> Result<Requester, Box<Refusal>> {
+    let refuse = |refused: &Refused| {
+        tracing::warn!(%remote, reason = %refused, "a request was turned away");
+        Refusal::new(turned_away(refused, wish))
+    };
+    let page = shared.guard.page(headers).map_err(|refused| refuse(&refused))?;
+    let may_be_foreign = match wish {
+        // What is read is public, but no foreign script is to know that a gateway is here.
+        Wish::Read => !headers.contains_key(ORIGIN),
+        // The handshake refuses it, with an answer that the page can read (wire.md section 4). Pages do not get
+        // all places of those who wait for one.
+        Wish::Frames => {
+            let free = shared.unauthenticated.available_permits();
+            headers.contains_key(ORIGIN) && free * 2 > shared.limits.max_unauthenticated
+        }
+        Wish::JsonRpc | Wish::Post => false,
+    };
+    if page == Page::Foreign && !may_be_foreign {
+        return Err(refuse(&Refused::Origin));
+    }
+    let caller = match wish {
+        // Who looks at what everyone may see need not be known.
+        Wish::Read => Caller { ip: remote.ip().to_canonical(), is_local: false, page },
+        Wish::JsonRpc | Wish::Frames | Wish::Post => {
+            shared.guard.caller(headers, remote.ip(), page).map_err(|refused| refuse(&refused))?
+        }
+    };
+    Ok(Requester(remote, caller))
+}
+
+/// How the guard's refusal is told.
+fn turned_away(refused: &Refused, wish: Wish) -> Response {
+    match (refused, wish) {
+        // wire.md section 1.
+        (Refused::Proxy, Wish::Frames) => {
+            let error = json!({ "type": "proxy_attribution_required", "message": refused.to_string() });
+            (StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response()
+        }
+        _ => error_response(StatusCode::FORBIDDEN, RpcError::new(ErrorCode::Forbidden, refused.to_string())),
     }
 }
 
@@ -177,12 +289,12 @@ async fn front() -> &'static str {
 /// JSON-RPC over POST.
 async fn rpc(
     State(shared): State<Arc<Shared>>,
-    Extension(Remote(remote)): Extension<Remote>,
+    Extension(requester): Extension<Requester>,
     request: Request,
 ) -> Response {
-    let connection = match caller(request.headers(), &shared, remote, Transport::Http) {
+    let connection = match identify(request.headers(), &shared, requester, Transport::Http) {
         Ok(connection) => Arc::new(connection),
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.told(&shared).await,
     };
     if let Some(refusal) = connection.missing_credential() {
         return unauthorized(&refusal.to_string());
@@ -273,14 +385,15 @@ fn unauthorized(message: &str) -> Response {
 
 /// The caller as its headers make it known: deadline, scopes, credential. A wrong credential is refused; none leaves
 /// the connection unauthenticated, unless the gateway asks for nothing.
-fn caller(
+fn identify(
     headers: &HeaderMap,
     shared: &Shared,
-    remote: SocketAddr,
+    Requester(remote, caller): Requester,
     transport: Transport,
-) -> Result<Connection, Box<Response>> {
+) -> Result<Connection, Box<Refusal>> {
     let bad = |message: String| {
-        error_response(StatusCode::BAD_REQUEST, RpcError::new(ErrorCode::InvalidRequest, message))
+        let error = RpcError::new(ErrorCode::InvalidRequest, message);
+        Refusal::new(error_response(StatusCode::BAD_REQUEST, error))
     };
     let call_timeout = match headers.get(TIMEOUT_HEADER) {
         None => None,
@@ -289,8 +402,7 @@ fn caller(
             None => {
                 return Err(bad(format!(
                     "header {TIMEOUT_HEADER} must be a positive number of milliseconds"
-                ))
-                .into());
+                )));
             }
         },
     };
@@ -302,40 +414,37 @@ fn caller(
                 Some(names.split(',').filter_map(|name| Scope::from_name(name.trim())).collect::<Scopes>())
             }
             Err(_) => {
-                return Err(
-                    bad(format!("header {SCOPES_HEADER} must be scope names separated by commas")).into()
-                );
+                return Err(bad(format!("header {SCOPES_HEADER} must be scope names separated by commas")));
             }
         },
     };
     let id = shared.next_connection_id();
-    let connection = Connection::new(id, remote, transport, call_timeout, Arc::clone(&shared.authenticator));
+    let authenticator = Arc::clone(&shared.authenticator);
+    let connection = Connection::new(id, remote, caller, transport, call_timeout, authenticator);
     let credential = match headers.get(AUTHORIZATION) {
         None => None,
         Some(value) => match value.to_str().ok().and_then(bearer) {
             Some(token) => Some(token),
             None => {
-                return Err(
-                    unauthorized("unauthorized: the Authorization header must be `Bearer <token>`").into()
-                );
+                let message = "unauthorized: the Authorization header must be `Bearer <token>`";
+                return Err(Refusal::new(unauthorized(message)));
             }
         },
     };
     let lockout = shared.context.devices.lockout();
-    let guesser = Guesser { ip: remote.ip().to_canonical(), from_browser: headers.contains_key(ORIGIN) };
     if credential.is_some()
-        && let Some(wait) = lockout.retry_after(guesser, CredentialKind::Secret)
+        && let Some(wait) = lockout.retry_after(caller, CredentialKind::Secret)
     {
-        return Err(locked_out(wait).into());
+        return Err(Refusal::new(locked_out(wait)));
     }
     match connection.authenticate(credential, asked) {
         Err(refusal) if credential.is_some() => {
-            lockout.failed(guesser, CredentialKind::Secret);
-            tracing::warn!(%remote, reason = %refusal, "a caller was refused");
-            Err(unauthorized(&refusal.to_string()).into())
+            lockout.failed(caller, CredentialKind::Secret);
+            tracing::warn!(remote = %caller.ip, reason = %refusal, "a caller was refused");
+            Err(Refusal::of_guess(unauthorized(&refusal.to_string())))
         }
         Ok(_) if credential.is_some() => {
-            lockout.succeeded(guesser, CredentialKind::Secret);
+            lockout.succeeded(caller, CredentialKind::Secret);
             Ok(connection)
         }
         _ => Ok(connection),
@@ -344,13 +453,7 @@ fn caller(
 
 /// Too many attempts from this address failed: wire.md section 4.
 fn locked_out(wait: Duration) -> Response {
-    let mut error = RpcError::new(
-        ErrorCode::Unauthorized,
-        "unauthorized: too many failed authentication attempts (retry later)",
-    );
-    error.data.retryable = true;
-    error.data.retry_after_ms = Some(millis(wait));
-    let mut response = error_response(StatusCode::TOO_MANY_REQUESTS, error);
+    let mut response = error_response(StatusCode::TOO_MANY_REQUESTS, lockout::told(wait));
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     response
 }
@@ -361,81 +464,79 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
-/// A page of another site may not call: neither by a form nor by a script (cross-site WebSocket hijacking).
-/// Programs that are no browsers send no `Origin`.
-fn foreign_origin(headers: &HeaderMap) -> Option<Response> {
-    let origin = headers.get(ORIGIN)?;
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority =
-        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    if authority.is_some() && authority == host {
-        return None;
-    }
-    let error =
-        RpcError::new(ErrorCode::Forbidden, "origin not allowed: open the page from the gateway itself");
-    Some(error_response(StatusCode::FORBIDDEN, error))
-}
-
 fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
     })
 }
 
+fn offers_jsonrpc(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim() == JSONRPC_SUBPROTOCOL)
+}
+
 /// Answers an upgrade and hands the socket to the loop. RFC 6455 section 4.2.
 fn upgrade(
     mut request: Request,
+    speaks_jsonrpc: bool,
     shared: &Arc<Shared>,
-    remote: SocketAddr,
+    requester: Requester,
     permit: &Arc<OwnedSemaphorePermit>,
-) -> Result<Response, Box<Response>> {
+) -> Result<Response, Box<Refusal>> {
+    let Requester(remote, caller) = requester;
     let refuse = |status: StatusCode, message: &str| {
-        Box::new(error_response(status, RpcError::new(ErrorCode::InvalidRequest, message)))
+        Refusal::new(error_response(status, RpcError::new(ErrorCode::InvalidRequest, message)))
     };
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(Box::new(method_not_allowed("GET")));
+        return Err(Refusal::new(method_not_allowed("GET")));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(response);
     }
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
         return Err(refuse(StatusCode::BAD_REQUEST, "header Sec-WebSocket-Key is missing"));
     };
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let offers_jsonrpc = headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|protocol| protocol.trim() == JSONRPC_SUBPROTOCOL);
-    let from_browser = headers.contains_key(ORIGIN);
-    let speaks_jsonrpc = offers_jsonrpc || request.uri().path() == RPC_PATH;
     if shared.dispatcher.refuses_calls() {
         let error = shared.context.lifecycle.refusal("");
-        return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, error).into());
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        return Err(Refusal::new(if speaks_jsonrpc {
+            error_response(unavailable, error)
+        } else {
+            // wire.md section 4.
+            (unavailable, error.message).into_response()
+        }));
     }
     let connection = if speaks_jsonrpc {
-        caller(headers, shared, remote, Transport::WebSocket)?
+        identify(headers, shared, requester, Transport::WebSocket)?
     } else {
         // A frame client shows its credential in `connect`, its first frame.
         let id = shared.next_connection_id();
-        Connection::new(id, remote, Transport::Frames, None, Arc::clone(&shared.authenticator))
+        Connection::new(id, remote, caller, Transport::Frames, None, Arc::clone(&shared.authenticator))
     };
     let subprotocol = if speaks_jsonrpc {
-        offers_jsonrpc.then(|| HeaderValue::from_static(JSONRPC_SUBPROTOCOL))
+        offers_jsonrpc(headers).then(|| HeaderValue::from_static(JSONRPC_SUBPROTOCOL))
     } else {
         // wire.md section 1: whatever a frame client offers is echoed.
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(first_protocol)
     };
-    let unauthenticated = if connection.is_authenticated() {
+    #[cfg(feature = "echo")]
+    let echoes = request.uri().query() == Some("echo");
+    #[cfg(not(feature = "echo"))]
+    let echoes = false;
+    let unauthenticated = if connection.is_authenticated() || echoes {
         None
     } else {
         let permit = Arc::clone(&shared.unauthenticated).try_acquire_owned().map_err(|_| {
             let error = RpcError::new(ErrorCode::Unavailable, "too many connections wait for authentication");
-            error_response(StatusCode::SERVICE_UNAVAILABLE, error)
+            Refusal::new(error_response(StatusCode::SERVICE_UNAVAILABLE, error))
         })?;
         Some(permit)
     };
@@ -452,7 +553,9 @@ fn upgrade(
         let context = Arc::clone(&shared_for_task.context);
         let connection = Arc::new(connection);
         let _open = context.connections.enter(&connection);
-        let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames(from_browser) };
+        let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames() };
+        #[cfg(feature = "echo")]
+        let dialect = if echoes { Dialect::Echo(Box::new(dialect)) } else { dialect };
         match upgraded.downcast::<TokioIo<Stream<TcpStream>>>() {
             // The stream itself, without the layers that brought it here.
             Ok(parts) => {

@@ -3,6 +3,7 @@
 //! The way of a call: socket → [`websocket`] or [`http`] → [`jsonrpc`] (envelope) → `Dispatcher` → `methods`.
 
 mod frames;
+pub(crate) mod guard;
 mod handshake;
 pub(crate) mod http;
 pub(crate) mod jsonrpc;
@@ -33,8 +34,18 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::stream::Stream;
+use self::{guard::Guard, stream::Stream};
 use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits, tls::Tls};
+
+/// Reads a message of a frame connection that is past its handshake.
+pub(crate) fn decode_frame(text: &str) -> crate::decoders::Frame {
+    frames::decoded(text)
+}
+
+/// Reads the first message of a frame connection.
+pub(crate) fn decode_connect(text: &str) -> crate::decoders::Connect {
+    handshake::decoded(text)
+}
 
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) unauthenticated: Arc<Semaphore>,
     /// Absent where the port is plain.
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) guard: Guard,
     next_connection: AtomicU64,
 }
 
@@ -73,6 +85,7 @@ impl Shared {
         context: Arc<Context>,
         document: bytes::Bytes,
         tls: Option<Arc<Tls>>,
+        guard: Guard,
     ) -> Self {
         Self {
             dispatcher,
@@ -80,6 +93,7 @@ impl Shared {
             context,
             document,
             tls,
+            guard,
             stopping: CancellationToken::new(),
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -34,6 +34,8 @@ const KEPT_OUTPUT_BYTES: usize = 1024;
 pub(crate) struct Socket<S> {
     inner: WebSocket<Adapter<S>>,
     max_buffered_bytes: usize,
+    /// Whether a message was too large to be read. The codec stands inside it and cannot go on.
+    is_stuck: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -56,6 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self {
             inner: WebSocket::from_partially_read(adapter, read.to_vec(), Role::Server, Some(config)),
             max_buffered_bytes: limits.max_buffered_bytes,
+            is_stuck: false,
         }
     }
 
@@ -70,19 +73,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The next message.
     pub(crate) fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Result<Message, Error>> {
         self.inner.get_mut().waits_for(cx);
-        or_pending(self.inner.read())
+        let read = self.inner.read();
+        self.is_stuck |= matches!(read, Err(Error::Capacity(_)));
+        or_pending(read)
     }
 
     /// Queues a text. What the stream does not take now goes with a later flush. Not to be called once the socket
     /// closes.
     pub(crate) fn queue(&mut self, cx: &Context<'_>, text: String) -> Result<(), Error> {
+        self.queue_message(cx, Message::text(text))
+    }
+
+    /// Queues a text or a binary message in the same way.
+    pub(crate) fn queue_message(&mut self, cx: &Context<'_>, message: Message) -> Result<(), Error> {
         let adapter = self.inner.get_mut();
-        if adapter.waiting_bytes() + text.len() > self.max_buffered_bytes {
-            return Err(Error::WriteBufferFull(Message::text(text).into()));
+        if adapter.waiting_bytes() + message.len() > self.max_buffered_bytes {
+            return Err(Error::WriteBufferFull(message.into()));
         }
         adapter.waits_for(cx);
+        let kind = if message.is_binary() { Data::Binary } else { Data::Text };
         // Not through tungstenite, whose buffer keeps the size that the largest message gave it.
-        Frame::message(text, OpCode::Data(Data::Text), true).format(&mut adapter.output)?;
+        Frame::message(message.into_data(), OpCode::Data(kind), true).format(&mut adapter.output)?;
         if adapter.waiting_bytes() <= WRITE_BUFFER_BYTES {
             return Ok(());
         }
@@ -131,14 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if sent.await.is_err() {
             return;
         }
-        let end = loop {
+        while !self.is_stuck {
             match std::future::poll_fn(|cx| self.poll_read(cx)).await {
                 Ok(_) => {}
-                Err(error) => break error,
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return,
+                Err(_) => break,
             }
-        };
-        if matches!(end, Error::ConnectionClosed | Error::AlreadyClosed) {
-            return;
         }
         // What arrives is no WebSocket any more: read on to the end, as closing on unread bytes resets the
         // connection.

@@ -44,6 +44,8 @@ use crate::{
 const TURN: usize = 64;
 /// How many bytes are queued before they are flushed and nothing more is read.
 const QUEUED_BYTES: usize = 64 * 1024;
+/// How long calls in flight may go on once the peer has shown a wrong credential: longer than its answer takes.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a peer has to take the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -73,7 +75,7 @@ enum End {
 impl End {
     /// What the peer is told. Frame clients know the recorded codes and reasons (wire.md section 12).
     fn close_frame(&self, dialect: &Dialect) -> Option<CloseFrame> {
-        let frames = matches!(dialect, Dialect::Frames(_));
+        let frames = dialect.is_frames();
         let (code, reason) = match self {
             Self::Gone => return None,
             Self::NoPong if frames => return None,
@@ -99,21 +101,31 @@ impl End {
 pub(super) enum Dialect {
     JsonRpc,
     Frames(Box<Frames>),
+    /// Sends back what it receives, and otherwise behaves as the dialect in it.
+    #[cfg(feature = "echo")]
+    Echo(Box<Self>),
 }
 
 impl Dialect {
+    fn is_frames(&self) -> bool {
+        match self {
+            Self::JsonRpc => false,
+            Self::Frames(_) => true,
+            #[cfg(feature = "echo")]
+            Self::Echo(dialect) => dialect.is_frames(),
+        }
+    }
+
     /// OpenClaw frames, from the challenge on.
-    pub(super) fn frames(from_browser: bool) -> Self {
+    pub(super) fn frames() -> Self {
         let phase = Phase::Challenged(Challenge::new());
-        Self::Frames(Box::new(Frames { phase, from_browser, seq: 0, events: None }))
+        Self::Frames(Box::new(Frames { phase, seq: 0, events: None }))
     }
 }
 
 /// A connection that speaks OpenClaw frames.
 pub(super) struct Frames {
     phase: Phase,
-    /// Whether a page in a browser is behind it.
-    from_browser: bool,
     /// The number of the last event: they count from 1 without a hole (wire.md section 7).
     seq: u64,
     /// Events for this connection, without number and last brace.
@@ -163,6 +175,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         next_ping: now + limits.ping_interval,
         authenticate_by: now + limits.authentication_timeout,
         timer: None,
+        refused_at: None,
         draining: false,
         dialect,
         shared,
@@ -218,6 +231,8 @@ struct Session<S> {
     next_ping: Instant,
     authenticate_by: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the peer is refused for a wrong credential: nothing more is read, answers on their way are written.
+    refused_at: Option<Instant>,
     /// Whether the gateway stops: nothing more is read, calls in flight are finished.
     draining: bool,
 }
@@ -255,6 +270,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.draining {
                 if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
                     return Err(End::Stopping);
+                }
+            } else if self.connection.is_refused() {
+                self.refused_at.get_or_insert_with(Instant::now);
+                if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
+                    return Err(End::Refused);
                 }
             } else if self.queued_bytes < QUEUED_BYTES && self.has_room() && !self.is_deciding() {
                 worked |= self.read(cx)?;
@@ -362,6 +382,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Ready(Ok(message)) => message,
                 Poll::Ready(Err(error)) => return Err(invalid(error)),
             };
+            #[cfg(feature = "echo")]
+            if let (Dialect::Echo(_), Message::Text(_) | Message::Binary(_)) = (&self.dialect, &message) {
+                self.echo(cx, message)?;
+                return Ok(true);
+            }
             match message {
                 Message::Text(text) => self.receive(cx, text.as_str())?,
                 // Clients that send their JSON in binary messages are served too (wire.md section 1).
@@ -376,11 +401,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Message::Close(_) => return Err(self.closed_by_peer(cx)),
                 Message::Pong(_) | Message::Frame(_) => {}
             }
-            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() {
+            let is_refused = self.connection.is_refused();
+            if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() || is_refused {
                 return Ok(true);
             }
         }
         Ok(true)
+    }
+
+    #[cfg(feature = "echo")]
+    fn echo(&mut self, cx: &Context<'_>, message: Message) -> Result<(), End> {
+        self.queued_bytes += message.len();
+        self.dirty = true;
+        self.socket.queue_message(cx, message).map_err(|_| End::Gone)
     }
 
     /// Sends the answer to the peer's close frame, which tungstenite has queued.
@@ -392,6 +425,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
         let reply = match &mut self.dialect {
             Dialect::JsonRpc => self.receive_jsonrpc(text),
+            #[cfg(feature = "echo")]
+            Dialect::Echo(_) => Reply::nothing(),
             Dialect::Frames(frames) => match &mut frames.phase {
                 Phase::Open(protocol, role) => {
                     let (shared, connection) = (&self.shared, &self.connection);
@@ -405,13 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     if let Phase::Challenged(challenge) = phase {
                         let challenge = std::mem::replace(challenge, Challenge::new());
                         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-                        let outcome = handshake::connect(
-                            text.to_owned(),
-                            challenge,
-                            frames.from_browser,
-                            shared,
-                            connection,
-                        );
+                        let outcome = handshake::connect(text.to_owned(), challenge, shared, connection);
                         *phase = Phase::Deciding(outcome.boxed());
                     }
                     Reply::nothing()
@@ -419,10 +448,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             },
         };
         self.reply(cx, reply)?;
-        if self.connection.is_refused() {
-            let _ = self.flush(cx);
-            return Err(End::Refused);
-        }
         self.admit();
         Ok(())
     }
@@ -490,6 +515,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.unauthenticated.is_some() {
                 next = next.min(self.authenticate_by);
             }
+            if let Some(since) = self.refused_at {
+                next = next.min(since + REFUSED_TIMEOUT);
+            }
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
@@ -505,6 +533,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             if self.unauthenticated.is_some() && self.authenticate_by <= now {
                 return Err(End::NotAuthenticated);
+            }
+            // A call that takes its time does not keep the connection of a guesser open.
+            if self.refused_at.is_some_and(|since| since + REFUSED_TIMEOUT <= now) {
+                return Err(End::Refused);
             }
             if self.next_ping <= now {
                 self.next_ping = now + limits.ping_interval;

@@ -177,7 +177,13 @@ pub struct TokenUsage {
     /// Tokens written.
     #[serde(default)]
     pub output: u64,
-    /// Both.
+    /// Tokens read from the provider's cache, not part of `input`.
+    #[serde(default)]
+    pub cache_read: u64,
+    /// Tokens written to the provider's cache, not part of `input`.
+    #[serde(default)]
+    pub cache_write: u64,
+    /// All of them.
     #[serde(default)]
     pub total: u64,
 }
@@ -323,7 +329,7 @@ fn agent_wait() -> Examples<AgentWaitParams, AgentWaitResult> {
                     session_id: None,
                     provider: "echo".to_owned(),
                     model: "echo-1".to_owned(),
-                    usage: TokenUsage { input: 1, output: 3, total: 4 },
+                    usage: TokenUsage { input: 1, output: 3, total: 4, ..TokenUsage::default() },
                 }),
                 aborted: false,
                 stop_reason: Some("stop".to_owned()),

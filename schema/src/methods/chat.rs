@@ -344,7 +344,7 @@ pub(super) fn example_messages() -> Vec<HistoryMessage> {
             content: vec![ChatContent::Text { text: "You said: hello".to_owned() }],
             provider: Some("echo".to_owned()),
             model: Some("echo-1".to_owned()),
-            usage: Some(TokenUsage { input: 1, output: 3, total: 4 }),
+            usage: Some(TokenUsage { input: 1, output: 3, total: 4, ..TokenUsage::default() }),
             stop_reason: Some("stop".to_owned()),
             ..message(2, second, 1_795_337_997_444)
         },

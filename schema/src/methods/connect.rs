@@ -289,7 +289,7 @@ pub struct ConnectServerInfo {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectGrant {
-    /// How the caller was recognised: `token`, `password`, `none` or `device-token`.
+    /// How the caller was recognised: `token`, `password`, `none`, `device-token` or `bootstrap-token`.
     pub method: String,
     /// The role: `operator` or `node`.
     pub role: String,
@@ -301,6 +301,32 @@ pub struct ConnectGrant {
     /// When that token was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at_ms: Option<TimestampMs>,
+    /// Tokens of the device for its other roles, when a setup code has paired it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tokens: Option<Vec<ConnectDeviceToken>>,
+}
+
+/// A token of a device for a role that this connection does not have. The device keeps it secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectDeviceToken {
+    /// The token.
+    pub device_token: String,
+    /// The role.
+    pub role: String,
+    /// The scopes of the token, sorted.
+    pub scopes: Vec<String>,
+    /// When the token was made.
+    pub issued_at_ms: TimestampMs,
+}
+
+impl std::fmt::Debug for ConnectDeviceToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectDeviceToken")
+            .field("role", &self.role)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for ConnectGrant {
@@ -365,6 +391,7 @@ fn connect() -> Examples<ConnectParams, ConnectResult> {
             scopes: vec!["operator.read".to_owned()],
             device_token: None,
             issued_at_ms: None,
+            device_tokens: None,
         },
         policy: ConnectPolicy {
             max_payload: 26_214_400,

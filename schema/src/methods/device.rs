@@ -61,6 +61,121 @@ pub struct DeviceTokenRevokeParams {
     pub role: Text<1, 64>,
 }
 
+/// Params of `device.pair.setupCode`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DevicePairSetupCodeParams {
+    /// Where the device finds the gateway: `wss://…`, or `ws://…` within a private network. When absent, an address
+    /// that the gateway listens on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Text<1, 2048>>,
+    /// Less access than the device gets otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_profile: Option<BootstrapProfile>,
+}
+
+/// Less access than a setup code gives otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BootstrapProfile {
+    /// A node, and an operator without `operator.admin`.
+    Limited,
+    /// A node alone.
+    Node,
+}
+
+/// Params of `device.pair.setupStatus`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DevicePairSetupStatusParams {
+    /// The setup code, by the id that came with it.
+    pub setup_id: Text<1, 128>,
+}
+
+/// What a setup code makes of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SetupAccess {
+    /// A node, and an operator with `operator.admin`.
+    Full,
+    /// A node, and an operator without it, who may read and write but let no other device in.
+    Limited,
+    /// A node alone.
+    Node,
+}
+
+impl SetupAccess {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Limited => "limited",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// Result of `device.pair.setupCode`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePairSetupCodeResult {
+    /// The setup code's id, for `device.pair.setupStatus`.
+    pub setup_id: String,
+    /// The setup code, for the device alone: base64url of a JSON object with `url`, `bootstrapToken`,
+    /// `expiresAtMs`, and `tlsFingerprint` where the gateway's own certificate is to be pinned. Who has it first is paired.
+    pub setup_code: String,
+    /// Where the device will look for the gateway.
+    pub gateway_url: String,
+    /// What the gateway asks of others: `token` or `password`.
+    pub auth: String,
+    /// Where that URL comes from: `publicUrl` or `gateway.bind`.
+    pub url_source: String,
+    /// What the device becomes.
+    pub access: SetupAccess,
+    /// Present and true when it is less than was asked for, as the way to the gateway is not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_downgraded: Option<bool>,
+    /// When the code is good for nothing any more.
+    pub expires_at_ms: TimestampMs,
+}
+
+impl std::fmt::Debug for DevicePairSetupCodeResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DevicePairSetupCodeResult")
+            .field("setup_id", &self.setup_id)
+            .field("gateway_url", &self.gateway_url)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Result of `device.pair.setupStatus`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePairSetupStatusResult {
+    /// The device that the code has paired; absent until then, and for a code that the gateway does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<SetupCompletion>,
+}
+
+/// How a setup code was used. Payload of `device.pair.setup.completed` too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetupCompletion {
+    /// The setup code, by its id.
+    pub setup_id: String,
+    /// The device that it has paired.
+    pub device_id: String,
+    /// That device's own name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// What the device has become.
+    pub access: SetupAccess,
+    /// When it was paired.
+    pub ts: TimestampMs,
+}
+
 /// Result of `device.pair.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -153,7 +268,7 @@ pub struct PairedDevice {
     /// The address it was last seen at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_ip: Option<String>,
-    /// Who approved it: `silent` for the gateway itself, `owner` for a person.
+    /// Who approved it: `silent` for the gateway itself, `owner` for a person, `bootstrap` for a setup code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_via: Option<String>,
     /// When it was paired first.
@@ -311,6 +426,26 @@ pub trait Device {
     #[meta(scope = "operator.pairing", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = pair_rename)]
     async fn device_pair_rename(&self, params: DevicePairRenameParams) -> RpcResult<DevicePairRenameResult>;
 
+    /// Makes a setup code: a secret that pairs one device, once, without anyone being asked. It is good for ten
+    /// minutes, and until the gateway stops.
+    ///
+    /// Give it to the device as you would give it a password. Over a way that is not encrypted the device gets less:
+    /// `access` says what.
+    #[method(name = "pair.setupCode", with_extensions)]
+    #[meta(scope = "operator.admin", since = "0.1.0", errors(Denied), examples = pair_setup_code)]
+    async fn device_pair_setup_code(
+        &self,
+        params: DevicePairSetupCodeParams,
+    ) -> RpcResult<DevicePairSetupCodeResult>;
+
+    /// Says which device a setup code has paired.
+    #[method(name = "pair.setupStatus")]
+    #[meta(scope = "operator.admin", since = "0.1.0", idempotent, examples = pair_setup_status)]
+    async fn device_pair_setup_status(
+        &self,
+        params: DevicePairSetupStatusParams,
+    ) -> RpcResult<DevicePairSetupStatusResult>;
+
     /// Replaces a device's token for one role. The old one is worth nothing from then on.
     ///
     /// Connections of the device in that role are closed, that of the caller too, after its answer.
@@ -335,6 +470,7 @@ pub trait Device {
 const EXAMPLE_DEVICE: &str = "56475aa75463474c0285df5dbf2bcab73da651358839e9b77481b2eab107708c";
 const EXAMPLE_KEY: &str = "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";
 const EXAMPLE_REQUEST: &str = "dad7dfad-36c2-4f36-a7a4-2f6e9a3b8f10";
+const EXAMPLE_SETUP: &str = "3f0b8f0e-4f2b-4a53-9b5c-0d1c7f1b2a90";
 const EXAMPLE_TIME: TimestampMs = TimestampMs(1_795_339_864_269);
 
 fn text<const MIN: usize, const MAX: usize>(text: &str) -> Text<MIN, MAX> {
@@ -446,6 +582,47 @@ fn pair_rename() -> Examples<DevicePairRenameParams, DevicePairRenameResult> {
         DevicePairRenameResult { device_id: EXAMPLE_DEVICE.to_owned(), label: "Ada's laptop".to_owned() };
     Examples::success("a name that says whose it is", params, result)
         .invalid("no name at all", json!({ "deviceId": EXAMPLE_DEVICE, "label": "" }))
+}
+
+/// A setup code that was used, as the event tells it.
+pub(crate) fn example_completion() -> SetupCompletion {
+    SetupCompletion {
+        setup_id: EXAMPLE_SETUP.to_owned(),
+        device_id: EXAMPLE_DEVICE.to_owned(),
+        device_name: Some("Ada's phone".to_owned()),
+        access: SetupAccess::Full,
+        ts: EXAMPLE_TIME,
+    }
+}
+
+fn pair_setup_code() -> Examples<DevicePairSetupCodeParams, DevicePairSetupCodeResult> {
+    let url = "wss://gateway.example.com";
+    let params = DevicePairSetupCodeParams { public_url: Some(text(url)), bootstrap_profile: None };
+    let result = DevicePairSetupCodeResult {
+        setup_id: EXAMPLE_SETUP.to_owned(),
+        setup_code: "eyJ1cmwiOiJ3c3M6Ly9nYXRld2F5LmV4YW1wbGUuY29tIiwiYm9vdHN0cmFwVG9rZW4iOiJzaW5nbGUtdXNlIiwiZXhwaXJlc0F0TXMiOjE3OTUzMzk4NjQyNjl9".to_owned(),
+        gateway_url: url.to_owned(),
+        auth: "token".to_owned(),
+        url_source: "publicUrl".to_owned(),
+        access: SetupAccess::Full,
+        access_downgraded: None,
+        expires_at_ms: EXAMPLE_TIME,
+    };
+    Examples::success("a phone that comes in over TLS", params, result).refused(
+        "a gateway that no other device reaches",
+        json!({}),
+        RpcError::new(
+            ErrorCode::Denied,
+            "the gateway listens on loopback alone, where no other device finds it: give publicUrl, or set gateway.bind",
+        ),
+    )
+}
+
+fn pair_setup_status() -> Examples<DevicePairSetupStatusParams, DevicePairSetupStatusResult> {
+    let params = DevicePairSetupStatusParams { setup_id: text(EXAMPLE_SETUP) };
+    let used = DevicePairSetupStatusResult { completion: Some(example_completion()) };
+    Examples::success("a code that was used", params, used)
+        .invalid("no setup code at all", json!({ "setupId": "" }))
 }
 
 fn token_rotate() -> Examples<DeviceTokenRotateParams, DeviceTokenRotateResult> {

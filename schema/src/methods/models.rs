@@ -20,6 +20,21 @@ pub struct ModelsListParams {
     /// Only the models of this provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Text<1, 64>>,
+    /// Whether to ask the providers anew which models they have. Takes seconds where one does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<bool>,
+    /// Whether to answer from what is known already: what happens without `refresh`, which excludes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_only: Option<bool>,
+    /// Taken for stock clients; nothing follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_provider_capabilities: Option<bool>,
+    /// Taken for stock clients; nothing follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_details: Option<bool>,
+    /// Taken for stock clients: the models are the same in every session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<Text<1, 512>>,
 }
 
 /// Which models to list.
@@ -28,9 +43,11 @@ pub struct ModelsListParams {
 pub enum ModelsView {
     /// Those ready for use.
     Default,
-    /// Those named in the configuration.
+    /// Those named in the configuration, ready or not.
     Configured,
-    /// Every model that the gateway knows of.
+    /// Those that the configuration declares at a provider, ready or not.
+    ProviderConfig,
+    /// Every model that the gateway knows of: also what the providers listed at the last `refresh`, and the echo.
     All,
 }
 
@@ -59,7 +76,7 @@ pub struct ModelInfo {
     /// Whether the model reasons before it answers.
     #[serde(default)]
     pub reasoning: bool,
-    /// `default` for the model that is used when none is named.
+    /// `default` for the model that is used when none is named, `fallback` for those that follow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// Whether it can be used now.
@@ -72,9 +89,11 @@ pub struct ModelInfo {
 #[rpc(server, client, namespace = "models", namespace_separator = ".")]
 pub trait Models {
     /// Lists the models that agents may use.
+    ///
+    /// A model of a provider that has no key, or that did not answer the last `refresh`, is not `available`.
     #[method(name = "list")]
     #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound), examples = models_list)]
-    fn models_list(&self, params: ModelsListParams) -> RpcResult<ModelsListResult>;
+    async fn models_list(&self, params: ModelsListParams) -> RpcResult<ModelsListResult>;
 }
 
 fn models_list() -> Examples<ModelsListParams, ModelsListResult> {
