@@ -11,7 +11,7 @@ use listeners::{Protocol, SocketState};
 use serde::Serialize;
 
 use crate::{
-    error::{CliError, Fault},
+    error::{CliError, Fault, Result},
     exit::Exit,
 };
 
@@ -67,9 +67,7 @@ pub(crate) fn look(port: u16) -> Port {
 
 /// The processes that listen on the sockets that `is_meant` takes, and on which of them, in order. Processes of others
 /// are seen only with their rights.
-pub(crate) fn listening(
-    is_meant: impl Fn(SocketAddr) -> bool,
-) -> Result<Vec<(Process, Vec<SocketAddr>)>, CliError> {
+pub(crate) fn listening(is_meant: impl Fn(SocketAddr) -> bool) -> Result<Vec<(Process, Vec<SocketAddr>)>> {
     let all = listeners::get_all().map_err(|error| {
         CliError::new(Fault::Cli, "LISTEN", Exit::Transient, "the system does not say who listens where")
             .cause(error)

@@ -169,6 +169,7 @@ async fn subscribe(
     let wanted = EventsSubscribeParams {
         events: Some(vec![EventName::Agent, EventName::Chat]),
         run_id: Some(idempotency_key),
+        resume_from: None,
     };
     match connection.events(wanted).await {
         Ok(events) => Ok(Some(events)),
@@ -449,7 +450,7 @@ mod tests {
     use super::*;
 
     fn item(event: &str, payload: serde_json::Value) -> EventItem {
-        EventItem { event: event.to_owned(), seq: 1, payload, missed: None }
+        EventItem { event: event.to_owned(), seq: 1, payload, position: None, missed: None }
     }
 
     fn agent(stream: &str, data: &serde_json::Value) -> EventItem {

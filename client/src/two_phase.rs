@@ -109,6 +109,7 @@ impl AgentRequest {
             session_key: self.session_key.map(|session| text("/sessionKey", session)).transpose()?,
             model: None,
             timeout: None,
+            thinking: None,
             deliver: None,
             extra_system_prompt: None,
             label: None,
@@ -145,6 +146,7 @@ impl AgentRun {
             let wanted = EventsSubscribeParams {
                 events: Some(vec![EventName::Agent, EventName::Chat]),
                 run_id: Some(params.idempotency_key.clone()),
+                resume_from: None,
             };
             // Before the call, so that no event is missed.
             let run_id = params.idempotency_key.to_string();

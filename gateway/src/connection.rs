@@ -1,10 +1,11 @@
 //! Who is calling: the state of one connection that its calls share.
 
 use std::{
+    collections::HashSet,
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
@@ -16,6 +17,7 @@ use crate::{
     auth::{AuthMethod, Authenticator, Refusal},
     caller::Caller,
     devices::{Grant, live::DeviceLink},
+    events::Audience,
 };
 
 /// What carries the calls of a connection.
@@ -27,6 +29,17 @@ pub enum Transport {
     Frames,
     /// One HTTP request.
     Http,
+}
+
+/// How many sessions one connection may ask for the messages of.
+const MAX_WATCHED: usize = 256;
+
+/// What a connection asked to be told of, beside what everyone is.
+#[derive(Debug, Default)]
+struct Watched {
+    sessions: bool,
+    /// Keys in full.
+    messages: HashSet<String>,
 }
 
 /// One connection; over HTTP, one request. Reaches handlers declared `with_extensions` as `Arc<Connection>`.
@@ -44,6 +57,7 @@ pub struct Connection {
     device: OnceLock<DeviceLink>,
     /// Set when a wrong credential was shown.
     refused: AtomicBool,
+    watched: Mutex<Watched>,
 }
 
 impl Connection {
@@ -66,6 +80,7 @@ impl Connection {
             scopes: AtomicU8::new(Scopes::EMPTY.to_bits()),
             device: OnceLock::new(),
             refused: AtomicBool::new(false),
+            watched: Mutex::default(),
         }
     }
 
@@ -164,6 +179,40 @@ impl Connection {
         let scopes = self.scopes().narrowed_to(asked);
         self.scopes.store(scopes.to_bits(), Ordering::Release);
         scopes
+    }
+
+    /// Whether the connection is told of changes of sessions from now on.
+    pub(crate) fn watch_sessions(&self, watch: bool) {
+        self.watched().sessions = watch;
+    }
+
+    /// Lets the connection be told of the messages of a session, given by its key in full. `false` when it is told of too
+    /// many already.
+    pub(crate) fn watch_messages(&self, key: &str) -> bool {
+        let mut watched = self.watched();
+        let has_room = watched.messages.len() < MAX_WATCHED || watched.messages.contains(key);
+        if has_room {
+            watched.messages.insert(key.to_owned());
+        }
+        has_room
+    }
+
+    /// Ends what [`Connection::watch_messages`] began.
+    pub(crate) fn unwatch_messages(&self, key: &str) {
+        self.watched().messages.remove(key);
+    }
+
+    /// Whether an event is for this connection, as far as it must have asked for it.
+    pub(crate) fn watches(&self, audience: &Audience) -> bool {
+        match audience {
+            Audience::Everyone => true,
+            Audience::OfSessions => self.watched().sessions,
+            Audience::OfSession(key) => self.watched().messages.contains(key),
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses every further call, and asks for the connection to be closed after the answers that are on their way.

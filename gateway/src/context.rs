@@ -10,7 +10,7 @@ use openclaw_schema::{
     events::{EventName, TickEvent},
     methods::{
         connect::ConnectPolicy,
-        gateway::{AgentHealth, HealthResult, RuntimeHealth},
+        gateway::{AgentHealth, HealthResult, RuntimeHealth, SessionsSummary},
         rpc::OpenRpcDocument,
     },
     types::{Prepared, TimestampMs},
@@ -29,10 +29,10 @@ use crate::{
     logs::LogReader,
     presence::Connections,
     runs::Runs,
+    sessions::manage::Sessions,
     settings::{Agents, Limits},
     state::StateDir,
     tls::Tls,
-    transcripts::Transcripts,
 };
 
 /// For how long a health snapshot answers calls that do not ask for a fresh one.
@@ -51,7 +51,7 @@ pub(crate) struct Context {
     pub(crate) identity: GatewayIdentity,
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
-    pub(crate) transcripts: Transcripts,
+    pub(crate) sessions: Sessions,
     pub(crate) config: Arc<ConfigFile>,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) identity: GatewayIdentity,
     pub(crate) agents: Agents,
     pub(crate) runs: Runs,
-    pub(crate) transcripts: Transcripts,
+    pub(crate) sessions: Sessions,
     pub(crate) config: ConfigFile,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
@@ -100,7 +100,7 @@ struct Snapshot {
 
 impl Context {
     pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
-        let Parts { state, identity, agents, runs, transcripts, config, logs, devices, events, lifecycle } =
+        let Parts { state, identity, agents, runs, sessions, config, logs, devices, events, lifecycle } =
             parts;
         let hostname = host::hostname();
         Self {
@@ -112,7 +112,7 @@ impl Context {
             identity,
             agents,
             runs,
-            transcripts,
+            sessions,
             config: Arc::new(config),
             logs,
             devices,
@@ -165,7 +165,7 @@ impl Context {
             .map(|agent| AgentHealth {
                 agent_id: agent.id.clone(),
                 is_default: agent.id == self.agents.default_id,
-                sessions: self.runs.sessions(Some(&agent.id), 0),
+                sessions: self.count_sessions(&agent.id),
             })
             .collect();
         let late = self.late();
@@ -189,10 +189,14 @@ impl Context {
             heartbeat_seconds: 0,
             default_agent_id: self.agents.default_id.clone(),
             agents,
-            sessions: self.runs.sessions(Some(&self.agents.default_id), 0),
+            sessions: self.count_sessions(&self.agents.default_id),
             runtime: Some(runtime),
             duration_ms: millis(begun.elapsed()),
         }
+    }
+
+    fn count_sessions(&self, agent_id: &str) -> SessionsSummary {
+        SessionsSummary { count: self.runs.session_count(Some(agent_id)), recent: Vec::new() }
     }
 
     /// Sends `tick` and `health` events until it is dropped.

@@ -64,11 +64,11 @@ use crate::{
     lockout::Lockout,
     logs::LogReader,
     runs::{RunLimits, Runs},
+    sessions::manage::Sessions,
     settings::Settings,
     state::StateError,
     store::Store,
     tls::{Fingerprints, Tls, TlsError},
-    transcripts::{TranscriptLimits, Transcripts},
     wire::{Shared, guard::Guard},
 };
 
@@ -289,14 +289,15 @@ impl GatewayBuilder {
         let identity = GatewayIdentity::load_or_create(&settings.state.identity_file())?;
         let events = EventBus::new();
         let backend = backend.unwrap_or_else(|| Arc::new(Router::new(settings.models, ECHO_PAUSE)));
-        let transcripts = Transcripts::new(TranscriptLimits::default());
+        let store = Store::new(settings.state.database_file());
         let agents = settings.agents.clone();
-        let runs = Runs::new(backend, events.clone(), agents, transcripts.clone(), RunLimits::default());
+        let runs = Runs::new(backend, events.clone(), agents, store.clone(), RunLimits::default());
+        let sessions = Sessions::new(store.clone(), runs.clone(), events.clone());
         let config = ConfigFile::new(settings.config_file, &settings.auth).map_err(StartError::Random)?;
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
         let authenticator = Arc::new(Authenticator::new(&settings.auth));
         let devices = Devices::new(
-            Store::new(settings.state.database_file()),
+            store,
             Arc::clone(&authenticator),
             Arc::new(Lockout::new()),
             events.clone(),
@@ -306,8 +307,8 @@ impl GatewayBuilder {
             state: settings.state,
             identity,
             agents: settings.agents,
-            runs,
-            transcripts,
+            runs: runs.clone(),
+            sessions,
             config,
             logs,
             devices,
@@ -352,6 +353,11 @@ impl GatewayBuilder {
             .collect();
         let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
         let mut tasks = vec![tokio::spawn(async move { clock.send_clock_events(tick_interval).await })];
+        // After the port is bound and served: whoever asks for a run waits until this is done.
+        tasks.push(tokio::spawn(async move {
+            runs.recover().await;
+            runs.sweep().await;
+        }));
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }

@@ -1,24 +1,20 @@
 //! Sessions: how callers name them, which of them were used last, and how their runs stand.
 //!
-//! The names follow wire.md section 9. What is said in a session is kept in [`crate::transcripts`]; how sessions are
-//! listed is the business of [`list`].
+//! The names follow wire.md section 9. Sessions lie in the gateway's database; what callers do with them is in
+//! [`manage`], how they are shown in [`list`], what is said in them in [`crate::transcripts`].
 
 pub mod list;
-
-use std::{
-    collections::{BTreeMap, HashMap},
-    mem,
-};
+pub mod manage;
 
 use openclaw_schema::{
     methods::{
         agent::TokenUsage,
-        gateway::{RecentSession, SessionsSummary},
         models::ModelInfo,
-        sessions::SessionStatus,
+        sessions::{FastMode, SessionStatus},
     },
     types::TimestampMs,
 };
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::settings::{Agent, Agents};
@@ -122,28 +118,98 @@ fn find_agent<'a>(agents: &'a Agents, id: &str, path: &'static str) -> Result<&'
 }
 
 /// One session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     /// The key in full.
     pub key: String,
-    /// Differs between sessions, also between two of the same key when the first was forgotten.
+    /// Differs between sessions, also between two of the same key when the first was deleted.
     pub id: Uuid,
     /// The id of the agent.
     pub agent_id: String,
+    /// Another one each time the session begins anew.
+    pub revision: Uuid,
+    /// What was said in it.
+    pub(crate) transcript: i64,
     /// When it was used first.
     pub created_at: TimestampMs,
     /// When anything changed last.
     pub updated_at: TimestampMs,
     /// When somebody said something last.
     pub last_interaction_at: TimestampMs,
+    /// The beginning of the first message.
+    pub title: Option<String>,
+    /// The name that somebody gave it. No two sessions have the same.
+    pub label: Option<String>,
+    /// Whether it is put away.
+    pub archived: bool,
+    /// What else somebody chose for it.
+    pub settings: SessionSettings,
     /// The runs that wait or go on, oldest first.
     pub active: Vec<String>,
     /// The newest run that has started.
     pub last_run: Option<LastRun>,
 }
 
+impl Session {
+    /// A session that begins now, with no transcript yet.
+    #[must_use]
+    pub(crate) fn new(address: &SessionAddress, now: TimestampMs) -> Self {
+        Self {
+            key: address.key.clone(),
+            id: Uuid::now_v7(),
+            agent_id: address.agent_id.clone(),
+            revision: Uuid::now_v7(),
+            transcript: 0,
+            created_at: now,
+            updated_at: now,
+            last_interaction_at: now,
+            title: None,
+            label: None,
+            archived: false,
+            settings: SessionSettings::default(),
+            active: Vec::new(),
+            last_run: None,
+        }
+    }
+}
+
+/// What callers choose for a session, by `sessions.patch`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SessionSettings {
+    /// The model of its runs, as `provider/id` or an id; the agent's when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How much models are to think.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking_level: Option<String>,
+    /// Whether models are to answer faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_mode: Option<FastMode>,
+    /// How much a client shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verbose_level: Option<String>,
+    /// How much of the reasoning a client shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_level: Option<String>,
+    /// For lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icon: Option<String>,
+    /// For lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+    /// For lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// For lists.
+    pub pinned: bool,
+    /// For lists.
+    pub unread: bool,
+}
+
 /// The newest run of a session that has started, or was ended before it could.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LastRun {
     /// The run.
     pub run_id: String,
@@ -156,7 +222,8 @@ pub struct LastRun {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RunEnd {
     /// When.
     pub at: TimestampMs,
@@ -166,129 +233,6 @@ pub struct RunEnd {
     pub error: Option<String>,
     /// What it consumed, where known.
     pub usage: Option<TokenUsage>,
-}
-
-/// The sessions used last, in memory. Bounded: the one that was used least recently is forgotten first, but none
-/// that has a run.
-#[derive(Debug)]
-pub struct Sessions {
-    max: usize,
-    by_key: HashMap<String, Used>,
-    /// Invariant: holds each key of `by_key` once, under its `turn`. Times can be equal, turns cannot.
-    by_turn: BTreeMap<u64, String>,
-    turns: u64,
-}
-
-#[derive(Debug)]
-struct Used {
-    turn: u64,
-    session: Session,
-}
-
-impl Sessions {
-    /// No sessions yet; at most `max` are kept, and those that have runs.
-    #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { max, by_key: HashMap::new(), by_turn: BTreeMap::new(), turns: 0 }
-    }
-
-    /// Notes that a run was accepted in a session, which begins with it if there is none, and gives its id.
-    pub fn accept(&mut self, address: &SessionAddress, run_id: &str) -> Uuid {
-        let now = TimestampMs::now();
-        if !self.by_key.contains_key(&address.key) {
-            let session = Session {
-                key: address.key.clone(),
-                id: Uuid::now_v7(),
-                agent_id: address.agent_id.clone(),
-                created_at: now,
-                updated_at: now,
-                last_interaction_at: now,
-                active: Vec::new(),
-                last_run: None,
-            };
-            self.by_key.insert(address.key.clone(), Used { turn: 0, session });
-        }
-        let id = self.change(&address.key, |session| {
-            // Of two agents in the session `global`, the one that was spoken to last.
-            session.agent_id.clone_from(&address.agent_id);
-            session.last_interaction_at = now;
-            session.active.push(run_id.to_owned());
-            session.id
-        });
-        if self.by_key.len() > self.max {
-            let idle = self
-                .by_turn
-                .iter()
-                .find(|(_, key)| self.by_key.get(*key).is_some_and(|used| used.session.active.is_empty()));
-            if let Some(turn) = idle.map(|(turn, _)| *turn)
-                && let Some(key) = self.by_turn.remove(&turn)
-            {
-                self.by_key.remove(&key);
-            }
-        }
-        id.expect("the session was put there above, and has a run since")
-    }
-
-    /// Notes that a run has started, or has ended.
-    pub fn note(&mut self, key: &str, run: LastRun) {
-        self.change(key, |session| {
-            let Some(at) = session.active.iter().position(|active| *active == run.run_id) else {
-                // Its end was noted before its start.
-                return;
-            };
-            if run.end.is_some() {
-                session.active.remove(at);
-            }
-            // A run that never started says nothing about one that goes on.
-            let is_newest = run.started_at.is_some() || session.active.is_empty();
-            if is_newest {
-                session.last_run = Some(run);
-            }
-        });
-    }
-
-    /// Changes a session, which is now the one used last.
-    fn change<T>(&mut self, key: &str, change: impl FnOnce(&mut Session) -> T) -> Option<T> {
-        let used = self.by_key.get_mut(key)?;
-        self.turns += 1;
-        let key = self.by_turn.remove(&mem::replace(&mut used.turn, self.turns));
-        self.by_turn.insert(self.turns, key.unwrap_or_else(|| used.session.key.clone()));
-        used.session.updated_at = TimestampMs::now();
-        Some(change(&mut used.session))
-    }
-
-    /// The session of a key in full.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Session> {
-        self.by_key.get(key).map(|used| &used.session)
-    }
-
-    /// Every session, that used last first.
-    pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.by_turn.values().rev().filter_map(|key| self.get(key))
-    }
-
-    /// How many sessions there are, of one agent or of all, and the `recent` used last, newest first.
-    #[must_use]
-    pub fn summary(&self, agent_id: Option<&str>, recent: usize) -> SessionsSummary {
-        let now = TimestampMs::now();
-        let of_agent = |session: &&Session| agent_id.is_none_or(|id| session.agent_id == id);
-        let count = match agent_id {
-            None => self.by_key.len(),
-            Some(_) => self.by_key.values().map(|used| &used.session).filter(of_agent).count(),
-        };
-        let recent = self
-            .iter()
-            .filter(of_agent)
-            .take(recent)
-            .map(|session| RecentSession {
-                key: session.key.clone(),
-                updated_at: Some(session.updated_at),
-                age: Some(now.0.saturating_sub(session.updated_at.0)),
-            })
-            .collect();
-        SessionsSummary { count: count as u64, recent }
-    }
 }
 
 #[cfg(test)]
@@ -366,89 +310,5 @@ mod tests {
         };
         assert_eq!(path(Some("nobody"), Some("main")), "/agentId");
         assert_eq!(path(None, Some("agent:nobody:main")), "/sessionKey");
-    }
-
-    #[test]
-    fn the_sessions_used_last_come_first_and_the_oldest_is_forgotten() {
-        let agents = agents();
-        let mut sessions = Sessions::new(3);
-        let mut touch = |key: &str| {
-            let (address, _) = resolve(&agents, None, Some(key), "k1").expect("the agent exists");
-            sessions.accept(&address, "k1");
-            sessions.note(&address.key, ended("k1"));
-        };
-        for key in ["a", "b", "agent:work:c", "a", "d"] {
-            touch(key);
-        }
-        let keys = |summary: SessionsSummary| -> Vec<String> {
-            summary.recent.into_iter().map(|session| session.key).collect()
-        };
-        assert_eq!(sessions.summary(None, 10).count, 3);
-        assert_eq!(keys(sessions.summary(None, 10)), ["agent:main:d", "agent:main:a", "agent:work:c"]);
-        assert_eq!(keys(sessions.summary(None, 1)), ["agent:main:d"]);
-        assert_eq!(keys(sessions.summary(Some("Work"), 10)), ["agent:work:c"]);
-        assert_eq!(sessions.summary(Some("main"), 0).count, 2);
-    }
-
-    fn ended(run_id: &str) -> LastRun {
-        let end = RunEnd { at: TimestampMs(7), status: SessionStatus::Done, error: None, usage: None };
-        LastRun { started_at: Some(TimestampMs(5)), end: Some(end), ..started(run_id) }
-    }
-
-    fn started(run_id: &str) -> LastRun {
-        let model = ModelInfo {
-            id: "m".to_owned(),
-            name: String::new(),
-            provider: "p".to_owned(),
-            context_window: None,
-            reasoning: false,
-            tags: Vec::new(),
-            available: None,
-        };
-        LastRun { run_id: run_id.to_owned(), model, started_at: Some(TimestampMs(5)), end: None }
-    }
-
-    fn address(key: &str) -> SessionAddress {
-        SessionAddress { key: key.to_owned(), agent_id: "main".to_owned(), own: false }
-    }
-
-    #[test]
-    fn a_session_keeps_its_id_and_knows_its_runs() {
-        let mut sessions = Sessions::new(3);
-        let id = sessions.accept(&address("a"), "k1");
-        assert_eq!(sessions.accept(&address("a"), "k2"), id);
-        assert_ne!(sessions.accept(&address("b"), "k3"), id);
-        let session = |sessions: &Sessions| sessions.get("a").cloned().expect("it was used");
-        assert_eq!(session(&sessions).active, ["k1", "k2"]);
-        assert!(session(&sessions).last_run.is_none());
-
-        sessions.note("a", started("k1"));
-        // One that waits is ended: the one that goes on stays the newest.
-        sessions.note("a", LastRun { started_at: None, ..ended("k2") });
-        assert_eq!(session(&sessions).active, ["k1"]);
-        assert_eq!(session(&sessions).last_run.map(|run| run.run_id).as_deref(), Some("k1"));
-        sessions.note("a", ended("k1"));
-        assert!(session(&sessions).active.is_empty());
-        assert!(session(&sessions).last_run.is_some_and(|run| run.end.is_some()));
-    }
-
-    #[test]
-    fn a_session_that_has_a_run_is_not_forgotten() {
-        let mut sessions = Sessions::new(2);
-        let id = sessions.accept(&address("busy"), "k1");
-        for key in ["a", "b", "c"] {
-            sessions.accept(&address(key), "k2");
-            sessions.note(key, ended("k2"));
-        }
-        let keys =
-            |sessions: &Sessions| sessions.iter().map(|session| session.key.clone()).collect::<Vec<_>>();
-        assert_eq!(keys(&sessions), ["c", "busy"]);
-        sessions.note("busy", ended("k1"));
-        assert_eq!(sessions.get("busy").map(|session| session.id), Some(id));
-        for key in ["d", "e"] {
-            sessions.accept(&address(key), "k2");
-        }
-        assert!(sessions.get("busy").is_none());
-        assert_ne!(sessions.accept(&address("busy"), "k1"), id);
     }
 }

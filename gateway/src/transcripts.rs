@@ -1,40 +1,31 @@
-//! What was said in sessions: the messages of each, in memory, bounded.
+//! What was said in sessions: messages, and the context that a run is given of them.
 //!
-//! The run engine writes, chat clients read. A transcript belongs to the id of a session, not to its key: a session
-//! that is forgotten and used again begins with none.
+//! Messages lie in the gateway's database and are numbered from 1 without a hole. A transcript belongs to one session
+//! until it is reset or deleted.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use openclaw_schema::{methods::agent::TokenUsage, types::TimestampMs};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::backend::{Turn, TurnAuthor};
 
 /// What a message costs beside its texts, roughly, in bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// The bounds of transcripts.
-#[derive(Debug, Clone, Copy)]
-pub struct TranscriptLimits {
-    /// How many sessions have one. That of the session used least recently is dropped first.
-    pub max_sessions: usize,
-    /// How many messages one holds. The oldest is dropped first.
-    pub max_messages: usize,
-    /// How many bytes all of them take, about. The oldest messages of the session used least recently are dropped
-    /// first; the newest message of all is kept whatever its size.
-    pub max_bytes: usize,
-}
+/// How many bytes of UTF-8 count as a token. English has about four in one, other scripts fewer: an estimate on the
+/// safe side, as no tokenizer serves every model.
+pub const BYTES_PER_TOKEN: usize = 3;
 
-impl Default for TranscriptLimits {
-    fn default() -> Self {
-        Self { max_sessions: 10_000, max_messages: 2000, max_bytes: 134_217_728 }
-    }
-}
+/// The context window of a model that does not say its own, in tokens.
+const UNKNOWN_WINDOW: u64 = 8192;
+
+/// How much of the window is left for the answer at most, in tokens. A quarter of it where that is less.
+const MAX_RESERVE: u64 = 8192;
 
 /// One message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Message {
     /// Names it.
     pub id: Uuid,
@@ -57,8 +48,23 @@ pub struct Entry {
     pub text: String,
 }
 
+impl Entry {
+    /// How many bytes it takes, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let author = match &self.author {
+            Author::User => 0,
+            Author::Assistant { provider, model, stop_reason, error, usage: _ } => {
+                provider.len() + model.len() + stop_reason.len() + error.as_ref().map_or(0, String::len)
+            }
+        };
+        self.run_id.len() + author + self.text.len() + MESSAGE_OVERHEAD_BYTES
+    }
+}
+
 /// Who wrote a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Author {
     /// A caller.
     User,
@@ -69,10 +75,12 @@ pub enum Author {
         /// The id of its model.
         model: String,
         /// What the answer consumed, where known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<TokenUsage>,
         /// Why it stopped.
         stop_reason: String,
         /// What failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
 }
@@ -82,232 +90,121 @@ pub enum Author {
 pub struct Page {
     /// The messages, oldest first.
     pub messages: Vec<Arc<Message>>,
-    /// How many messages of the session are kept.
+    /// How many messages the session has.
     pub total: usize,
     /// How many of the newest are to be left out to get the messages before these; absent when there are none.
     pub next_offset: Option<usize>,
 }
 
-/// The transcripts of a gateway. Cloning it is cheap; the clones are one.
-///
-/// Its lock is held for no longer than a look-up, and nothing else is locked meanwhile.
-#[derive(Debug, Clone)]
-pub struct Transcripts {
-    limits: TranscriptLimits,
-    state: Arc<Mutex<State>>,
-}
-
+/// What was said before a message, as far as there is room for it.
 #[derive(Debug, Default)]
-struct State {
-    by_session: HashMap<Uuid, Transcript>,
-    /// Invariant: holds each key of `by_session` once, under its `turn`.
-    by_turn: BTreeMap<u64, Uuid>,
-    turns: u64,
-    bytes: usize,
+pub struct Past {
+    /// What stands for everything older than a point.
+    pub summary: Option<String>,
+    /// The newest messages behind that point, oldest first.
+    pub messages: Vec<Arc<Message>>,
 }
 
-#[derive(Debug, Default)]
-struct Transcript {
-    messages: VecDeque<Arc<Message>>,
-    last_seq: u64,
-    turn: u64,
-}
-
-impl Transcripts {
-    /// No messages yet.
+impl Past {
+    /// The past as a model is told it: authors take turns, the caller has the first word, the summary heads it all.
     #[must_use]
-    pub fn new(limits: TranscriptLimits) -> Self {
-        Self { limits, state: Arc::default() }
-    }
-
-    /// Adds a message to the end of a session.
-    pub fn append(&self, session_id: Uuid, entry: Entry) {
-        let mut state = self.state();
-        let State { by_session, by_turn, turns, bytes } = &mut *state;
-        *turns += 1;
-        let transcript = by_session.entry(session_id).or_default();
-        by_turn.remove(&mem::replace(&mut transcript.turn, *turns));
-        by_turn.insert(*turns, session_id);
-        transcript.last_seq += 1;
-        *bytes += size(&entry);
-        let (seq, at) = (transcript.last_seq, TimestampMs::now());
-        transcript.messages.push_back(Arc::new(Message { id: Uuid::now_v7(), seq, at, entry }));
-        if transcript.messages.len() > self.limits.max_messages.max(1)
-            && let Some(oldest) = transcript.messages.pop_front()
-        {
-            *bytes -= size(&oldest.entry);
-        }
-        state.shrink(&self.limits);
-    }
-
-    /// Up to `limit` messages of a session, but for the `offset` newest ones; fewer when their texts take more than
-    /// `max_bytes`, but at least one.
-    #[must_use]
-    pub fn page(&self, session_id: Uuid, offset: usize, limit: usize, max_bytes: usize) -> Page {
-        let state = self.state();
-        let Some(transcript) = state.by_session.get(&session_id) else { return Page::default() };
-        let mut bytes = 0;
-        let mut messages: Vec<Arc<Message>> = Vec::new();
-        for message in transcript.messages.iter().rev().skip(offset).take(limit) {
-            bytes += size(&message.entry);
-            if bytes > max_bytes && !messages.is_empty() {
-                break;
+    pub fn into_turns(self) -> Vec<Turn> {
+        let mut turns: Vec<Turn> = Vec::new();
+        let summary = self.summary.map(|summary| Turn {
+            author: TurnAuthor::User,
+            text: format!("Summary of the conversation so far:\n\n{summary}"),
+        });
+        let messages = self.messages.iter().filter(|message| !message.entry.text.trim().is_empty());
+        let said = messages.map(|message| Turn {
+            author: match message.entry.author {
+                Author::User => TurnAuthor::User,
+                Author::Assistant { .. } => TurnAuthor::Assistant,
+            },
+            text: message.entry.text.clone(),
+        });
+        for turn in summary.into_iter().chain(said) {
+            match turns.last_mut() {
+                Some(last) if last.author == turn.author => {
+                    last.text.push_str("\n\n");
+                    last.text.push_str(&turn.text);
+                }
+                // What an agent answered to a message that is not in the context says nothing.
+                None if turn.author == TurnAuthor::Assistant => {}
+                _ => turns.push(turn),
             }
-            messages.push(Arc::clone(message));
         }
-        messages.reverse();
-        let total = transcript.messages.len();
-        let seen = offset.saturating_add(messages.len());
-        Page { messages, total, next_offset: (seen < total).then_some(seen) }
-    }
-
-    /// The first message by a user that is kept of a session.
-    #[must_use]
-    pub fn first_of_user(&self, session_id: Uuid) -> Option<Arc<Message>> {
-        let state = self.state();
-        let messages = &state.by_session.get(&session_id)?.messages;
-        messages.iter().find(|message| message.entry.author == Author::User).map(Arc::clone)
-    }
-
-    /// The newest message of a session.
-    #[must_use]
-    pub fn last(&self, session_id: Uuid) -> Option<Arc<Message>> {
-        self.state().by_session.get(&session_id)?.messages.back().map(Arc::clone)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        turns
     }
 }
 
-impl State {
-    /// Drops what is too much.
-    fn shrink(&mut self, limits: &TranscriptLimits) {
-        while self.by_session.len() > limits.max_sessions.max(1)
-            && let Some((_, session_id)) = self.by_turn.pop_first()
-            && let Some(dropped) = self.by_session.remove(&session_id)
-        {
-            self.bytes -= dropped.messages.iter().map(|message| size(&message.entry)).sum::<usize>();
-        }
-        while self.bytes > limits.max_bytes
-            && let Some(oldest) = self.by_turn.first_entry()
-            && let Some(transcript) = self.by_session.get_mut(oldest.get())
-        {
-            let is_newest_session = *oldest.key() == self.turns;
-            if is_newest_session && transcript.messages.len() == 1 {
-                break;
-            }
-            if let Some(message) = transcript.messages.pop_front() {
-                self.bytes -= size(&message.entry);
-            }
-            if transcript.messages.is_empty() {
-                self.by_session.remove(&oldest.remove());
-            }
-        }
-    }
+/// How many tokens a text has, about.
+#[must_use]
+pub fn estimated_tokens(text: &str) -> usize {
+    text.len().div_ceil(BYTES_PER_TOKEN)
 }
 
-/// How many bytes a message takes, about.
-fn size(entry: &Entry) -> usize {
-    let Entry { run_id, author, text } = entry;
-    let author = match author {
-        Author::User => 0,
-        Author::Assistant { provider, model, stop_reason, error, usage: _ } => {
-            provider.len() + model.len() + stop_reason.len() + error.as_ref().map_or(0, String::len)
-        }
-    };
-    run_id.len() + author + text.len() + MESSAGE_OVERHEAD_BYTES
+/// How many bytes of earlier messages fit into a model's window, beside a prompt of so many bytes and the answer.
+#[must_use]
+pub fn room_for_past(window: Option<u64>, prompt_bytes: usize) -> usize {
+    let window = window.unwrap_or(UNKNOWN_WINDOW);
+    let room = window - (window / 4).min(MAX_RESERVE);
+    let room = usize::try_from(room).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
+    room.saturating_sub(prompt_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(text: &str) -> Entry {
-        Entry { run_id: "k".to_owned(), author: Author::User, text: text.to_owned() }
+    fn message(author: Author, text: &str) -> Arc<Message> {
+        let entry = Entry { run_id: "k".to_owned(), author, text: text.to_owned() };
+        Arc::new(Message { id: Uuid::now_v7(), seq: 1, at: TimestampMs(1), entry })
     }
 
-    fn transcripts(max_sessions: usize, max_messages: usize, max_bytes: usize) -> Transcripts {
-        Transcripts::new(TranscriptLimits { max_sessions, max_messages, max_bytes })
-    }
-
-    /// The texts of a page, joined.
-    fn texts(page: &Page) -> String {
-        page.messages.iter().map(|message| message.entry.text.as_str()).collect::<Vec<_>>().join(" ")
-    }
-
-    fn all(transcripts: &Transcripts, session_id: Uuid) -> String {
-        texts(&transcripts.page(session_id, 0, 1000, usize::MAX))
+    fn assistant(text: &str) -> Arc<Message> {
+        let author = Author::Assistant {
+            provider: "p".to_owned(),
+            model: "m".to_owned(),
+            usage: None,
+            stop_reason: "stop".to_owned(),
+            error: None,
+        };
+        message(author, text)
     }
 
     #[test]
-    fn pages_go_back_from_the_newest_message() {
-        let (transcripts, id) = (transcripts(10, 10, 1_000_000), Uuid::now_v7());
-        for text in ["a", "b", "c", "d", "e"] {
-            transcripts.append(id, said(text));
-        }
-        for (offset, limit, shown, next) in [
-            (0, 10, "a b c d e", None),
-            (0, 2, "d e", Some(2)),
-            (2, 2, "b c", Some(4)),
-            (4, 2, "a", None),
-            (5, 2, "", None),
-            (usize::MAX, 2, "", None),
+    fn a_model_is_told_turns_that_alternate_and_begin_with_the_caller() {
+        let user = |text| message(Author::User, text);
+        for (summary, messages, expected) in [
+            (None, vec![], vec![]),
+            (None, vec![user("a"), assistant("b")], vec!["User a", "Assistant b"]),
+            (None, vec![assistant("b"), user("c")], vec!["User c"]),
+            // An answer that failed before its first word.
+            (None, vec![user("a"), assistant(" "), user("c")], vec!["User a\n\nc"]),
+            (
+                Some("s".to_owned()),
+                vec![assistant("b"), user("c")],
+                vec!["User Summary of the conversation so far:\n\ns", "Assistant b", "User c"],
+            ),
         ] {
-            let page = transcripts.page(id, offset, limit, usize::MAX);
-            assert_eq!((texts(&page).as_str(), page.next_offset, page.total), (shown, next, 5), "{offset}");
+            let turns = Past { summary, messages }.into_turns();
+            let told: Vec<String> =
+                turns.iter().map(|turn| format!("{:?} {}", turn.author, turn.text)).collect();
+            assert_eq!(told, expected);
         }
-        assert_eq!(transcripts.page(Uuid::now_v7(), 0, 10, usize::MAX).total, 0);
-        assert_eq!(transcripts.first_of_user(id).map(|first| first.entry.text.clone()).as_deref(), Some("a"));
-        assert_eq!(transcripts.last(id).map(|last| last.seq), Some(5));
     }
 
     #[test]
-    fn a_page_of_long_messages_is_shorter_but_never_empty() {
-        let (transcripts, id) = (transcripts(10, 10, 1_000_000), Uuid::now_v7());
-        for text in ["a", "b", "c"] {
-            transcripts.append(id, said(&text.repeat(1000)));
+    fn a_window_leaves_room_for_the_prompt_and_the_answer() {
+        for (window, prompt, bytes) in [
+            (Some(1000), 0, 2250),
+            (Some(1000), 250, 2000),
+            (Some(1000), 3000, 0),
+            (Some(200_000), 0, (200_000 - 8192) * 3),
+            (None, 0, (8192 - 2048) * 3),
+        ] {
+            assert_eq!(room_for_past(window, prompt), bytes, "{window:?} {prompt}");
         }
-        let page = transcripts.page(id, 0, 10, 3000);
-        assert_eq!((page.messages.len(), page.next_offset), (2, Some(2)));
-        assert_eq!(transcripts.page(id, 0, 10, 1).messages.len(), 1);
-    }
-
-    #[test]
-    fn the_oldest_messages_of_a_session_are_dropped_and_numbers_go_on() {
-        let (transcripts, id) = (transcripts(10, 2, 1_000_000), Uuid::now_v7());
-        for text in ["a", "b", "c"] {
-            transcripts.append(id, said(text));
-        }
-        assert_eq!(all(&transcripts, id), "b c");
-        let numbers: Vec<u64> =
-            transcripts.page(id, 0, 9, usize::MAX).messages.iter().map(|kept| kept.seq).collect();
-        assert_eq!(numbers, [2, 3]);
-    }
-
-    #[test]
-    fn the_session_used_least_recently_is_dropped_first() {
-        let transcripts = transcripts(2, 10, 1_000_000);
-        let [a, b, c] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
-        for (id, text) in [(a, "a"), (b, "b"), (a, "aa"), (c, "c")] {
-            transcripts.append(id, said(text));
-        }
-        assert_eq!([a, b, c].map(|id| all(&transcripts, id)), ["a aa", "", "c"]);
-    }
-
-    #[test]
-    fn bytes_are_bounded_over_all_sessions_and_the_newest_message_stays() {
-        let transcripts = transcripts(10, 10, 3 * (MESSAGE_OVERHEAD_BYTES + 2));
-        let [a, b] = [Uuid::now_v7(), Uuid::now_v7()];
-        for (id, text) in [(a, "1"), (a, "2"), (b, "3"), (b, "4")] {
-            transcripts.append(id, said(text));
-        }
-        assert_eq!([a, b].map(|id| all(&transcripts, id)), ["2", "3 4"]);
-        let huge = "x".repeat(10_000);
-        transcripts.append(b, said(&huge));
-        assert_eq!([a, b].map(|id| all(&transcripts, id)), ["", &huge]);
-        let state = transcripts.state();
-        assert_eq!((state.by_session.len(), state.by_turn.len()), (1, 1));
-        assert_eq!(state.bytes, size(&said(&huge)));
+        assert_eq!(estimated_tokens("Grüße"), 3);
     }
 }

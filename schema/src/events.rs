@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     contract::{EventRecord, TypeRef},
     methods::{
+        chat::{HistoryMessage, example_messages},
         device::{PendingDevice, SetupCompletion, example_completion, example_pending},
         gateway::{HealthResult, PresenceEntry, example_health, example_presence},
+        sessions::{SessionRow, example_row},
     },
     scope::Scope,
     types::TimestampMs,
@@ -33,6 +35,12 @@ pub enum EventName {
     Agent,
     /// Progress of a run, as a conversation.
     Chat,
+    /// A session changed.
+    #[serde(rename = "sessions.changed")]
+    SessionsChanged,
+    /// Something was said in a session.
+    #[serde(rename = "session.message")]
+    SessionMessage,
     /// The gateway is about to stop.
     Shutdown,
     /// A device asks to be paired, or to be allowed more.
@@ -54,6 +62,8 @@ impl EventName {
         Self::Presence,
         Self::Agent,
         Self::Chat,
+        Self::SessionsChanged,
+        Self::SessionMessage,
         Self::Shutdown,
         Self::DevicePairRequested,
         Self::DevicePairResolved,
@@ -133,6 +143,35 @@ pub const EVENTS: &[EventRecord] = &[
         },
     },
     EventRecord {
+        name: "sessions.changed",
+        summary: "A session changed; a keyless event says that the list as a whole is to be read again.",
+        cadence: "When a session is made, changed, used or deleted. Only for connections that called `sessions.subscribe`, or ask `events.subscribe` for it by name.",
+        scope: Scope::OperatorRead,
+        since: "0.1.0",
+        payload: TypeRef::of::<SessionsChangedEvent>(),
+        example: || {
+            json!({
+                "sessionKey": "agent:main:main", "agentId": "main", "reason": "patch",
+                "ts": 1_795_337_963_300_u64, "session": example_row(),
+            })
+        },
+    },
+    EventRecord {
+        name: "session.message",
+        summary: "A message was added to the transcript of a session.",
+        cadence: "When a message is kept. Only for connections that called `sessions.messages.subscribe` for the session, or ask `events.subscribe` for it by name.",
+        scope: Scope::OperatorRead,
+        since: "0.1.0",
+        payload: TypeRef::of::<SessionMessageEvent>(),
+        example: || {
+            let message = example_messages().remove(0);
+            json!({
+                "sessionKey": "agent:main:main", "agentId": "main", "messageId": message.mark.id,
+                "messageSeq": 1, "message": message,
+            })
+        },
+    },
+    EventRecord {
         name: "shutdown",
         summary: "The gateway is about to stop and closes every connection next.",
         cadence: "Once, when the gateway is told to stop.",
@@ -189,6 +228,50 @@ pub struct TickEvent {
 pub struct PresenceEvent {
     /// Every client that the gateway knows of, itself first.
     pub presence: Vec<PresenceEntry>,
+}
+
+/// Payload of `sessions.changed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionsChangedEvent {
+    /// The session, in full; absent when the list as a whole is to be read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<String>,
+    /// The agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// What happened, for example `create`, `patch`, `reset`, `delete`, `compact`, `agent.run.started` or
+    /// `agent.input.settled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Which part of a run it was: `start`, `message` or `end`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The run that it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// When it happened.
+    pub ts: TimestampMs,
+    /// The session as it is now; absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionRow>,
+}
+
+/// Payload of `session.message`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionMessageEvent {
+    /// The session, in full.
+    pub session_key: String,
+    /// The agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// The message, as `chat.history` answers it.
+    pub message: HistoryMessage,
+    /// Its id.
+    pub message_id: String,
+    /// Its position in the session, counted from 1.
+    pub message_seq: u64,
 }
 
 /// Payload of `shutdown`.

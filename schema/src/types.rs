@@ -40,6 +40,77 @@ impl TimestampMs {
     }
 }
 
+/// Reads a field whose null means something: absent is `None`, null is `Some(None)`. The field says so with
+/// `#[serde(default, deserialize_with = "nullable")]` and `#[schemars(extend("default" = Value::Null))]`.
+///
+/// # Errors
+///
+/// When the value is neither null nor a `T`.
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// Declares a type that is true, false or one word.
+macro_rules! flag_or_word {
+    ($(#[$doc:meta])* $name:ident, $variant:ident, $word:literal, $meaning:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[serde(untagged)]
+        pub enum $name {
+            /// Yes or no.
+            Flag(bool),
+            #[doc = $meaning]
+            #[serde(serialize_with = "word_of_flag_or_word")]
+            $variant($crate::types::Word),
+        }
+
+        impl $name {
+            #[doc = $meaning]
+            pub const WORD: Self = Self::$variant($crate::types::Word($word));
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match serde_json::Value::deserialize(deserializer)? {
+                    serde_json::Value::Bool(flag) => Ok(Self::Flag(flag)),
+                    serde_json::Value::String(word) if word == $word => Ok(Self::WORD),
+                    given => Err(serde::de::Error::custom(format!(
+                        "must be true, false or \"{}\", not {given}",
+                        $word
+                    ))),
+                }
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({
+                    "description": concat!("True, false, or the word `", $word, "`. ", $meaning),
+                    "anyOf": [
+                        { "type": "boolean", "description": "Yes or no." },
+                        { "type": "string", "description": concat!("The word `", $word, "`. ", $meaning) },
+                    ],
+                })
+            }
+        }
+    };
+}
+pub(crate) use flag_or_word;
+
+/// The word of a type that is true, false or one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word(pub(crate) &'static str);
+
+pub(crate) fn word_of_flag_or_word<S: Serializer>(word: &Word, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(word.0)
+}
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_tests::process::{Gateway, TOKEN, build, command, megabytes, millis, quantile};
+use openclaw_tests::processes::{Gateway, TOKEN, build, command, megabytes, millis, quantile};
 use wait4::Wait4;
 
 const STARTS: usize = 20;

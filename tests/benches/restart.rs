@@ -18,7 +18,7 @@ use std::{
 
 use openclaw_tests::{
     load::{Load, Shape},
-    process::{Gateway, TOKEN, build, millis, quantile},
+    processes::{Gateway, TOKEN, build, millis, quantile},
 };
 use rustix::process::Signal;
 

@@ -17,7 +17,7 @@ use std::{
 
 use openclaw_tests::{
     load::{Load, Shape},
-    process::{Gateway, TOKEN, build},
+    processes::{Gateway, TOKEN, build},
 };
 
 const SHAPE: Shape = Shape { sockets: 50, calls_per_second: 200, reconnects_per_second: 5 };

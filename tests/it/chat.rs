@@ -249,3 +249,207 @@ async fn the_configuration_is_shown_without_its_secrets() {
     assert!(!shown.contains(TOKEN) && !shown.contains("hush"), "{shown}");
     assert_eq!(result(&gateway, "last-heartbeat", json!({})).await, Value::Null);
 }
+
+#[tokio::test]
+async fn a_session_is_made_changed_put_away_and_deleted() {
+    let gateway = gateway(Duration::ZERO).await;
+    let made = result(&gateway, "sessions.create", json!({ "key": "Lamps", "label": "All lamps" })).await;
+    assert_eq!((&made["key"], &made["runStarted"]), (&json!("agent:main:lamps"), &json!(false)));
+    assert_eq!(made["resolved"], json!({ "modelProvider": "echo", "model": "echo-1" }));
+    let id = made["sessionId"].clone();
+    let again = result(&gateway, "sessions.create", json!({ "key": "lamps" })).await;
+    assert_eq!((&again["sessionId"], &again["entry"]["label"]), (&id, &json!("All lamps")));
+
+    let patch =
+        json!({ "key": "lamps", "category": "home", "pinned": true, "model": "echo-1", "fastMode": "auto" });
+    let patched = result(&gateway, "sessions.patch", patch).await;
+    let entry = &patched["entry"];
+    assert_eq!(
+        (&entry["category"], &entry["pinned"], &entry["model"]),
+        (&json!("home"), &json!(true), &json!("echo-1"))
+    );
+    assert_eq!((&entry["fastMode"], &entry["label"]), (&json!("auto"), &json!("All lamps")));
+    let cleared = json!({ "key": "lamps", "category": null, "model": null });
+    let cleared = result(&gateway, "sessions.patch", cleared).await["entry"].clone();
+    assert!(
+        cleared["category"].is_null() && cleared["model"].is_null() && cleared["pinned"] == true,
+        "{cleared}"
+    );
+
+    for (params, words) in [
+        (json!({ "key": "other", "label": "All lamps" }), "label already in use: All lamps"),
+        (json!({ "key": "lamps", "archived": true }), "asks for `expectedSessionId`"),
+        (json!({ "key": "lamps", "archived": true, "expectedSessionId": "x" }), "has changed since"),
+        (json!({ "key": "lamps", "model": "huge" }), "no model `huge`"),
+        (json!({ "key": "lamps", "permissionMode": "full" }), "unknown field `permissionMode`"),
+    ] {
+        let (_, message) = refusal(&gateway, "sessions.patch", params.clone()).await;
+        assert!(message.contains(words), "{params}: {message}");
+    }
+    let guarded = json!({ "key": "lamps", "archived": true, "expectedSessionId": "x" });
+    let changed = gateway.call("sessions.patch", guarded).await;
+    assert_eq!(changed["error"]["data"]["reason"], "session-changed");
+
+    let only_archived = json!({ "key": "lamps", "archivedOnly": true });
+    let (_, message) = refusal(&gateway, "sessions.delete", only_archived.clone()).await;
+    assert_eq!(message, "session `agent:main:lamps` is not archived");
+    let archive = json!({ "key": "lamps", "archived": true, "expectedSessionId": id });
+    result(&gateway, "sessions.patch", archive).await;
+    for (params, total) in [
+        (json!({}), 0),
+        (json!({ "archived": false }), 0),
+        (json!({ "archived": true }), 1),
+        (json!({ "archived": "all" }), 1),
+        (json!({ "archived": "all", "label": "All lamps" }), 1),
+        (json!({ "archived": "all", "label": "No lamps" }), 0),
+    ] {
+        let list = result(&gateway, "sessions.list", params.clone()).await;
+        assert_eq!(list["totalCount"], total, "{params}");
+    }
+    let deleted = json!({ "ok": true, "key": "agent:main:lamps", "deleted": true, "archived": [] });
+    assert_eq!(result(&gateway, "sessions.delete", only_archived).await, deleted);
+    let again = result(&gateway, "sessions.delete", json!({ "key": "lamps" })).await;
+    assert_eq!(again["deleted"], false);
+    let (_, message) = refusal(&gateway, "sessions.delete", json!({ "key": "main" })).await;
+    assert_eq!(message, "Cannot delete the main session (agent:main:main).");
+}
+
+#[tokio::test]
+async fn a_session_begins_anew_and_readers_find_out() {
+    let gateway = gateway(Duration::ZERO).await;
+    say(&gateway, "main", "k1", "one").await;
+    end(&gateway, "k1").await;
+    let first = result(&gateway, "chat.history", json!({ "sessionKey": "main" })).await;
+    say(&gateway, "main", "k2", "two").await;
+    end(&gateway, "k2").await;
+    let cursor = |page: &Value| json!({ "sessionKey": "main", "cursor": page["deltaCursor"] });
+    let delta = result(&gateway, "chat.history", cursor(&first)).await;
+    let texts = |page: &Value| -> Vec<String> {
+        let messages = page["messages"].as_array().expect("messages");
+        messages
+            .iter()
+            .map(|message| message["content"][0]["text"].as_str().unwrap_or("-").to_owned())
+            .collect()
+    };
+    assert_eq!(
+        (&delta["kind"], texts(&delta)),
+        (&json!("delta"), vec!["two".to_owned(), "You said: two".to_owned()])
+    );
+    let nothing = result(&gateway, "chat.history", cursor(&delta)).await;
+    assert_eq!((texts(&nothing).len(), &nothing["hasMore"]), (0, &json!(false)));
+    let mut one = cursor(&first);
+    one["limit"] = json!(1);
+    let one = result(&gateway, "chat.history", one).await;
+    assert_eq!((texts(&one), &one["hasMore"]), (vec!["two".to_owned()], &json!(true)));
+
+    let reset = result(&gateway, "sessions.reset", json!({ "key": "main", "reason": "new" })).await;
+    assert_eq!(reset["entry"]["sessionId"], first["sessionId"], "the id stays");
+    let anew = result(&gateway, "chat.history", cursor(&delta)).await;
+    assert_eq!((&anew["kind"], &anew["totalMessages"]), (&json!("reset"), &json!(0)));
+    // The outcomes of its runs are kept all the same.
+    assert_eq!(end(&gateway, "k1").await["status"], "ok");
+    say(&gateway, "main", "k3", "three").await;
+    end(&gateway, "k3").await;
+    let history = result(&gateway, "chat.history", json!({ "sessionKey": "main" })).await;
+    assert_eq!(history["messages"][0]["__openclaw"]["seq"], 1);
+
+    let leaf = history["messages"][1]["__openclaw"]["id"].clone();
+    let send = |key: &str, leaf: &Value| json!({ "sessionKey": "main", "message": "x", "idempotencyKey": key, "expectedLeafEntryId": leaf, "timeoutMs": 0 });
+    assert_eq!(refusal(&gateway, "chat.send", send("k4", &json!(null))).await.0, "INVALID_PARAMS");
+    result(&gateway, "chat.send", send("k4", &leaf)).await;
+    end(&gateway, "k4").await;
+    assert_eq!(refusal(&gateway, "chat.send", send("k5", &leaf)).await.0, "INVALID_PARAMS");
+    let delivered = json!({ "sessionKey": "main", "message": "x", "idempotencyKey": "k6", "deliver": true });
+    assert_eq!(refusal(&gateway, "chat.send", delivered).await.0, "INVALID_PARAMS");
+}
+
+#[tokio::test]
+async fn what_is_said_elsewhere_is_injected_previewed_and_summed_up() {
+    let gateway = gateway(Duration::ZERO).await;
+    for number in 1..=4 {
+        say(&gateway, "main", &format!("k{number}"), &format!("message {number}")).await;
+        end(&gateway, &format!("k{number}")).await;
+    }
+    let inject = json!({ "sessionKey": "main", "message": "It is dark.", "label": "lamps" });
+    let injected = result(&gateway, "chat.inject", inject).await;
+    let preview = json!({ "keys": ["main", "nothing"], "limit": 2, "maxChars": 20 });
+    let previews = result(&gateway, "sessions.preview", preview).await["previews"].clone();
+    assert_eq!(
+        previews,
+        json!([
+            { "key": "main", "status": "ok", "items": [
+                { "role": "assistant", "text": "You said: message 4" },
+                { "role": "assistant", "text": "[lamps] It is dark." },
+            ] },
+            { "key": "nothing", "status": "missing", "items": [] },
+        ])
+    );
+    let described =
+        result(&gateway, "sessions.describe", json!({ "key": "main", "includeLastMessage": true })).await;
+    assert_eq!(described["session"]["lastMessagePreview"], "[lamps] It is dark.");
+    let history = result(&gateway, "chat.history", json!({ "sessionKey": "main", "limit": 1 })).await;
+    assert_eq!(history["messages"][0]["__openclaw"]["id"], injected["messageId"]);
+
+    let compacted = result(&gateway, "sessions.compact", json!({ "key": "main" })).await;
+    assert_eq!(compacted["compacted"], true, "{compacted}");
+    assert!(
+        compacted["result"]["summary"].as_str().is_some_and(|text| text.contains("Sum up")),
+        "{compacted}"
+    );
+    let unused = result(&gateway, "sessions.compact", json!({ "key": "unused" })).await;
+    assert_eq!((&unused["compacted"], &unused["reason"]), (&json!(false), &json!("no such session")));
+    let history = result(&gateway, "chat.history", json!({ "sessionKey": "main" })).await;
+    assert_eq!(history["totalMessages"], 9, "the messages stay");
+}
+
+#[tokio::test]
+async fn those_who_ask_are_told_of_sessions_and_their_messages() {
+    let gateway = gateway(Duration::ZERO).await;
+    let mut socket = gateway.websocket().await;
+    for (id, method, params) in [
+        (1, "events.subscribe", json!({})),
+        (2, "sessions.subscribe", json!({})),
+        (3, "sessions.messages.subscribe", json!({ "key": "main" })),
+    ] {
+        let answer = socket
+            .ask(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string())
+            .await;
+        assert!(answer["error"].is_null(), "{answer}");
+    }
+    for session in ["other", "main"] {
+        say(&gateway, session, session, "hello").await;
+        end(&gateway, session).await;
+    }
+    let (mut changes, mut messages) = (Vec::new(), Vec::new());
+    while changes.last() != Some(&"main end".to_owned()) {
+        let item = socket.next_json().await["params"]["result"].clone();
+        let payload = &item["payload"];
+        match item["event"].as_str() {
+            Some("sessions.changed") => {
+                let name = payload["session"]["displayName"].as_str().unwrap_or("-");
+                changes.push(format!("{name} {}", payload["phase"].as_str().unwrap_or("-")));
+            }
+            Some("session.message") => {
+                messages
+                    .push(format!("{} {}", payload["messageSeq"], payload["message"]["content"][0]["text"]));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(changes, ["other start", "other end", "main start", "main end"]);
+    assert_eq!(messages, [r#"1 "hello""#, r#"2 "You said: hello""#]);
+    let rights = [("openclaw-scopes", "operator.write")];
+    let bearer = format!("Bearer {TOKEN}");
+    let headers: Vec<(&str, &str)> = rights.into_iter().chain([("authorization", bearer.as_str())]).collect();
+    for (method, params, allowed) in [
+        ("sessions.patch", json!({ "key": "main", "label": "x" }), true),
+        ("sessions.patch", json!({ "key": "main", "verboseLevel": "on" }), false),
+        ("sessions.delete", json!({ "key": "other" }), false),
+        ("sessions.reset", json!({ "key": "other" }), false),
+        ("chat.inject", json!({ "sessionKey": "other", "message": "x" }), false),
+    ] {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let (_, body) = gateway.post_with(request.to_string(), &headers).await;
+        assert_eq!(!body.contains("missing scope: operator.admin"), allowed, "{method} {params}: {body}");
+    }
+}

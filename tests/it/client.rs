@@ -147,6 +147,10 @@ impl Typed {
                         ChatMethod::ChatHistory => {
                             client.chat_history(params_of(json!({ "sessionKey": "main" }))).await.map(drop)
                         }
+                        ChatMethod::ChatInject => {
+                            let params = json!({ "sessionKey": "main", "message": "hello" });
+                            client.chat_inject(params_of(params)).await.map(drop)
+                        }
                     };
                     calls.push((method.name(), called));
                 }
@@ -172,6 +176,39 @@ impl Typed {
                         SessionsMethod::SessionsGet => client.sessions_get(params_of(main)).await.map(drop),
                         SessionsMethod::SessionsAbort => {
                             client.sessions_abort(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsPreview => {
+                            client.sessions_preview(params_of(json!({ "keys": ["main"] }))).await.map(drop)
+                        }
+                        SessionsMethod::SessionsDescribe => {
+                            client.sessions_describe(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsCreate => {
+                            client.sessions_create(params_of(json!({ "key": "other" }))).await.map(drop)
+                        }
+                        SessionsMethod::SessionsPatch => {
+                            client.sessions_patch(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsReset => {
+                            client.sessions_reset(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsDelete => {
+                            client.sessions_delete(params_of(json!({ "key": "other" }))).await.map(drop)
+                        }
+                        SessionsMethod::SessionsCompact => {
+                            client.sessions_compact(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsSubscribe => {
+                            client.sessions_subscribe(NoParams {}).await.map(drop)
+                        }
+                        SessionsMethod::SessionsUnsubscribe => {
+                            client.sessions_unsubscribe(NoParams {}).await.map(drop)
+                        }
+                        SessionsMethod::SessionsMessagesSubscribe => {
+                            client.sessions_messages_subscribe(params_of(main)).await.map(drop)
+                        }
+                        SessionsMethod::SessionsMessagesUnsubscribe => {
+                            client.sessions_messages_unsubscribe(params_of(main)).await.map(drop)
                         }
                     };
                     calls.push((method.name(), called));

@@ -12,8 +12,8 @@ use openclaw_schema::{
     contract::MethodRecord,
     document, methods,
     methods::{
-        agent::AgentMethod, connect::ConnectMethod, device::DeviceMethod, logs::LogsMethod, rpc::RpcMethod,
-        sessions::SessionsMethod,
+        agent::AgentMethod, chat::ChatMethod, connect::ConnectMethod, device::DeviceMethod, logs::LogsMethod,
+        rpc::RpcMethod, sessions::SessionsMethod,
     },
 };
 use openclaw_tests::harness::{FILTERS, Socket, TestGateway, soon};
@@ -51,6 +51,7 @@ impl Stage {
             AgentMethod::AgentWait.name(),
             AgentMethod::AgentAbort.name(),
             SessionsMethod::SessionsResolve.name(),
+            ChatMethod::ChatInject.name(),
         ]
         .contains(&record.name);
         let runs_on = record.name == AgentMethod::AgentAbort.name();

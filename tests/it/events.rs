@@ -300,7 +300,8 @@ async fn every_event_fits_its_published_schema() {
     let mut waiting: Vec<&str> =
         EVENTS.iter().map(|event| event.name).filter(|name| !name.starts_with("device.pair.")).collect();
     let mut socket = gateway.websocket().await;
-    let subscription = subscribe(&mut socket, json!({})).await;
+    // By name, as those of sessions come to nobody who has not asked for them.
+    let subscription = subscribe(&mut socket, json!({ "events": waiting })).await;
     let mut page = gateway.websocket().await;
     page.send(request(1, "connect", &json!({ "client": { "mode": "ui" } }))).await;
     start_run(&gateway, "k1").await;
@@ -319,6 +320,69 @@ async fn every_event_fits_its_published_schema() {
         assert_valid(&validator(&document, &event["payload"]["schema"]), &item["payload"], name);
         waiting.retain(|waits| *waits != name);
     }
+}
+
+#[tokio::test]
+async fn who_comes_late_receives_what_is_kept_of_a_run() {
+    let gateway = TestGateway::start_with(
+        |_| {},
+        |builder| builder.backend(Arc::new(EchoBackend::new(Duration::from_millis(30)))),
+    )
+    .await;
+    let mut early = gateway.websocket().await;
+    let whole = subscribe(&mut early, json!({ "events": ["agent", "chat"], "runId": "k1" })).await;
+    start_run(&gateway, "k1").await;
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|item: &Value| item["payload"]["state"] != "final") {
+        seen.push(item(&mut early, &whole).await);
+    }
+    let positions: Vec<u64> = seen.iter().filter_map(|item| item["position"].as_u64()).collect();
+    assert!(positions.iter().copied().eq(1..=seen.len() as u64), "{positions:?}");
+    for resume_from in [0, 1, positions.len() as u64 - 1] {
+        let mut late = gateway.websocket().await;
+        let params = json!({ "events": ["agent", "chat"], "runId": "k1", "resumeFrom": resume_from });
+        let rest = subscribe(&mut late, params).await;
+        for expected in &seen[usize::try_from(resume_from).expect("a small number")..] {
+            let item = item(&mut late, &rest).await;
+            assert_eq!((&item["payload"], &item["position"]), (&expected["payload"], &expected["position"]));
+            assert!(item.get("missed").is_none(), "{item}");
+        }
+    }
+    // In the midst of a run: what has been, then what comes, each once.
+    let params = json!({ "message": "a b c d e f g h", "idempotencyKey": "k2", "sessionKey": "k2" });
+    gateway.call(AgentMethod::Agent.name(), params).await;
+    let mut first = gateway.websocket().await;
+    let wanted = json!({ "events": ["agent", "chat"], "runId": "k2", "resumeFrom": 0 });
+    let subscription = subscribe(&mut first, wanted).await;
+    let mut expected = 0;
+    loop {
+        let item = item(&mut first, &subscription).await;
+        expected += 1;
+        assert_eq!((&item["position"], item.get("missed")), (&json!(expected), None), "{item}");
+        if item["payload"]["state"] == "final" {
+            break;
+        }
+    }
+    let nothing =
+        request(9, EventsMethod::EventsSubscribe.name(), &json!({ "runId": "k9", "resumeFrom": 3 }));
+    assert_eq!(first.ask(nothing).await["error"]["data"]["code"], "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_run_no_more_is_counted() {
+    let gateway = TestGateway::start().await;
+    // Each event carries the text so far: half a dozen are more than is kept.
+    let message = "x".repeat(100_000);
+    let params = json!({ "message": message, "idempotencyKey": "k1", "sessionKey": "k1" });
+    gateway.call(AgentMethod::Agent.name(), params).await;
+    gateway.call(AgentMethod::AgentWait.name(), json!({ "runId": "k1", "timeoutMs": 10_000 })).await;
+    let mut late = gateway.websocket().await;
+    let wanted = json!({ "events": ["agent", "chat"], "runId": "k1", "resumeFrom": 0 });
+    let subscription = subscribe(&mut late, wanted).await;
+    let first = item(&mut late, &subscription).await;
+    let position = first["position"].as_u64().expect("a number");
+    assert!(position > 1, "{position}");
+    assert_eq!(first["missed"], position - 1);
 }
 
 #[tokio::test]

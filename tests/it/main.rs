@@ -12,6 +12,8 @@ mod contract;
 mod decoding;
 /// Generated files are what the sources make.
 mod drift;
+/// Runs over a gateway that is killed again and again: nothing is lost, nothing done twice.
+mod durability;
 /// A contract of an embedding program beside the core one.
 mod embedding;
 /// JSON-RPC 2.0 envelopes, the same table over WebSocket and HTTP.

@@ -39,7 +39,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What differs from run to run or from machine to machine in wire texts, and what snapshots show instead: regular
 /// expressions over compact JSON.
 pub const FILTERS: &[(&str, &str)] = &[
-    (r#""(ts|acceptedAt|startedAt|endedAt|updatedAt|timestamp)":\d+"#, r#""$1":"[time]""#),
+    (
+        r#""(ts|acceptedAt|startedAt|endedAt|updatedAt|createdAt|lastInteractionAt|timestamp)":\d+"#,
+        r#""$1":"[time]""#,
+    ),
     (r#"\\"time\\":\\"[^"\\]*\\""#, r#"\"time\":\"[time]\""#),
     (r#""(durationMs|uptimeMs|age)":\d+"#, r#""$1":"[duration]""#),
     (r#""(memoryBytes|memoryTotalBytes|memoryFreeBytes)":\d+"#, r#""$1":"[bytes]""#),
@@ -50,11 +53,11 @@ pub const FILTERS: &[(&str, &str)] = &[
     (r#""(release|osLabel|arch|platform)":"[^"]*""#, r#""$1":"[$1]""#),
     (r#""(version|runtimeVersion)":"[^"]*""#, r#""$1":"[version]""#),
     (
-        r#""(deviceId|publicKey|processInstanceId|correlationId|sessionId|hash|configRevisionHash|appliedConfigHash)":"[^"]*""#,
+        r#""(deviceId|publicKey|processInstanceId|correlationId|sessionId|lifecycleRevision|deltaCursor|messageId|hash|configRevisionHash|appliedConfigHash)":"[^"]*""#,
         r#""$1":"[$1]""#,
     ),
     (r#""(restartAtMs|expiresAtMs)":\d+"#, r#""$1":"[time]""#),
-    (r#""(suspensionId)":"[^"]*""#, r#""$1":"[$1]""#),
+    (r#""(suspensionId|setupId|setupCode)":"[^"]*""#, r#""$1":"[$1]""#),
     (r#""(subscription|result)":\d+"#, r#""$1":"[subscription]""#),
     (r#""[^"]*/\.tmp[A-Za-z0-9]+/"#, r#""[directory]/"#),
 ];

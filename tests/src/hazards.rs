@@ -1,6 +1,7 @@
 //! Methods that misbehave, and a gateway in a process of its own that serves them: what the robustness cases drive.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use jsonrpsee::{
     core::{RpcResult, SubscriptionResult, async_trait},
     proc_macros::rpc,
 };
-use openclaw_gateway::{Gateway, logs::LogSettings, settings::Limits};
+use openclaw_gateway::{Gateway, backend::echo::EchoBackend, logs::LogSettings, settings::Limits};
 use openclaw_schema::{
     contract,
     contract::Examples,
@@ -257,22 +258,30 @@ impl HazardsServer for Handlers {
 
 /// Serves until it is told to terminate, or standard input ends. Prints the port and the path of the log first.
 ///
-/// Each argument is `<bound>=<milliseconds or count>`.
+/// Each argument is `<bound>=<milliseconds or count>`; or `directory=<path>`, which is used again instead of a new one,
+/// `port=<port>`, `pause=<milliseconds>` between two words of the echo.
 ///
 /// # Panics
 ///
 /// When the gateway does not start, or an argument names no bound.
 pub fn serve(arguments: impl Iterator<Item = String>) {
-    let mut limits = Limits::default();
+    let (mut limits, mut place) = (Limits::default(), Place::default());
     for argument in arguments {
-        set(&mut limits, &argument);
+        match argument.split_once('=') {
+            Some(("directory", path)) => place.directory = Some(path.into()),
+            Some(("port", port)) => place.port = port.parse().expect("a port is a number"),
+            Some(("pause", pause)) => {
+                place.pause = Some(Duration::from_millis(pause.parse().expect("a pause is a number")));
+            }
+            _ => set(&mut limits, &argument),
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime starts");
-    runtime.block_on(run(limits));
+    runtime.block_on(run(limits, place));
     // Standard input is read on a thread that never ends by itself.
     runtime.shutdown_background();
 }
@@ -294,14 +303,28 @@ fn set(limits: &mut Limits, argument: &str) {
     }
 }
 
-async fn run(limits: Limits) {
-    let directory = tempfile::tempdir().expect("a directory can be made");
-    let mut settings = harness::settings(directory.path(), harness::TOKEN);
+/// Where a server keeps its state, where it listens, and how fast its echo is.
+#[derive(Debug, Default)]
+struct Place {
+    directory: Option<PathBuf>,
+    port: u16,
+    pause: Option<Duration>,
+}
+
+async fn run(limits: Limits, place: Place) {
+    let temporary = tempfile::tempdir().expect("a directory can be made");
+    let directory = place.directory.as_deref().unwrap_or(temporary.path());
+    let mut settings = harness::settings(directory, harness::TOKEN);
+    settings.listen = vec![([127, 0, 0, 1], place.port).into()];
     settings.limits = limits;
     let log = LogSettings { console: false, ..LogSettings::from_environment(&settings.log_file) };
     let log = openclaw_gateway::logs::init(&log).expect("the log starts");
     let mut terminated = signal(SignalKind::terminate()).expect("signals can be received");
-    let gateway = Gateway::builder(settings)
+    let mut builder = Gateway::builder(settings);
+    if let Some(pause) = place.pause {
+        builder = builder.backend(Arc::new(EchoBackend::new(pause)));
+    }
+    let gateway = builder
         .log(log.reader())
         .serve::<HazardsContract>(Handlers::default().into_rpc())
         .start()

@@ -5,5 +5,5 @@ pub mod harness;
 pub mod hazards;
 pub mod load;
 pub mod model_server;
-pub mod process;
+pub mod processes;
 pub mod servers;

@@ -125,6 +125,23 @@ fn a_restart_takes_over_the_address_and_the_secret() {
 }
 
 #[test]
+fn a_run_and_its_outcome_outlast_a_restart() {
+    let home = Home::new();
+    let mut server = dev(&home);
+    let ask =
+        ["--dev", "gateway", "call", "agent", "--message", "hello", "--idempotency-key", "k1", "--json"];
+    let asked = home.run(ask).json(0);
+    signal(&server.child, Signal::USR1);
+    server.says("listening on");
+    let run = asked["runId"].as_str().expect("a text");
+    let ended = home.run(["--dev", "gateway", "call", "agent.wait", "--run-id", run, "--json"]).json(0);
+    assert_eq!(ended["status"], "ok");
+    let history = home.run(["--dev", "gateway", "call", "chat.history", "sessionKey=main", "--json"]).json(0);
+    assert_eq!(history["messages"].as_array().map(Vec::len), Some(2), "it was answered once: {history}");
+    server.stop(Signal::TERM);
+}
+
+#[test]
 fn a_bad_certificate_is_found_before_the_gateway_ends() {
     let home = Home::new();
     let config = |tls: &str| {

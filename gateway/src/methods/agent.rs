@@ -16,8 +16,8 @@ use openclaw_schema::{
     types::Text,
 };
 
-use super::{Handlers, caller, refuse, require, unaddressed};
-use crate::runs::{Origin, RunRequest, StartError, UnknownRun};
+use super::{Handlers, caller, invalid, refuse, require, unaddressed};
+use crate::runs::{Origin, RunError, RunRequest, StartError};
 
 #[async_trait]
 impl AgentServer for Handlers {
@@ -26,6 +26,7 @@ impl AgentServer for Handlers {
         if is_command(message, "/new") || is_command(message, "/reset") {
             require(caller(extensions)?, AgentMethod::Agent.name(), Scope::OperatorAdmin)?;
         }
+        ensure_not_delivered(params.deliver, AgentMethod::Agent.name()).map_err(refuse)?;
         let request = RunRequest {
             message: params.message.into_string(),
             idempotency_key: params.idempotency_key.into_string(),
@@ -40,16 +41,17 @@ impl AgentServer for Handlers {
         self.context
             .runs
             .start(request)
+            .await
             .map_err(|error| refuse(not_started(&error, AgentMethod::Agent.name())))
     }
 
     async fn agent_wait(&self, params: AgentWaitParams) -> RpcResult<AgentWaitResult> {
         let timeout = params.timeout_ms.map(|timeout| Duration::from_millis(timeout.get()));
-        self.context.runs.wait(params.run_id.as_str(), timeout).await.map_err(|error| refuse(unknown(&error)))
+        self.context.runs.wait(params.run_id.as_str(), timeout).await.map_err(|error| refuse(untold(&error)))
     }
 
     async fn agent_abort(&self, params: AgentAbortParams) -> RpcResult<AgentAbortResult> {
-        self.context.runs.abort(params.run_id.as_str()).map_err(|error| refuse(unknown(&error)))
+        self.context.runs.abort(params.run_id.as_str()).await.map_err(|error| refuse(untold(&error)))
     }
 }
 
@@ -63,12 +65,27 @@ pub(super) fn not_started(error: &StartError, method: &str) -> RpcError {
     match error {
         StartError::Address(error) => unaddressed(error, method, "/sessionKey"),
         StartError::UnknownModel { .. } => RpcError::not_found("/model", message),
-        StartError::AgentModel { .. } | StartError::NoModel | StartError::Busy | StartError::Draining => {
-            RpcError::new(ErrorCode::Unavailable, message)
-        }
+        StartError::AgentModel { .. }
+        | StartError::NoModel
+        | StartError::Busy
+        | StartError::Draining
+        | StartError::Store(_) => RpcError::new(ErrorCode::Unavailable, message),
     }
 }
 
-fn unknown(error: &UnknownRun) -> RpcError {
-    RpcError::not_found("/runId", error.to_string())
+/// Why nothing is said about a run.
+pub(super) fn untold(error: &RunError) -> RpcError {
+    match error {
+        RunError::Unknown { .. } => RpcError::not_found("/runId", error.to_string()),
+        RunError::Store(_) => RpcError::new(ErrorCode::Unavailable, error.to_string()),
+    }
+}
+
+/// Refuses to deliver an answer to a chat channel: there is none.
+pub(super) fn ensure_not_delivered(deliver: Option<bool>, method: &str) -> Result<(), RpcError> {
+    if deliver == Some(true) {
+        let reason = "this gateway has no chat channels to deliver an answer to; leave `deliver` out";
+        return Err(invalid(method, "/deliver", reason));
+    }
+    Ok(())
 }

@@ -27,6 +27,7 @@ use crate::{
         manage::ManageError,
         setup::{self, NoPlace},
     },
+    store,
 };
 
 #[async_trait]
@@ -85,7 +86,7 @@ impl DeviceServer for Handlers {
         let is_downgraded = wanted == SetupAccess::Full && !place.is_private;
         let access = if is_downgraded { SetupAccess::Limited } else { wanted };
         let issued = self.context.devices.issue_setup_code(&place, access);
-        let issued = issued.map_err(|error| internal(Chain(&error)))?;
+        let issued = issued.map_err(|error| internal(store::chain(&error)))?;
         let auth = match caller(extensions)?.auth_method() {
             AuthMethod::Password => AuthMethod::Password,
             // Stock knows no other word for it.
@@ -165,22 +166,7 @@ fn not_done(error: ManageError) -> ErrorObjectOwned {
         ManageError::MissingScope(_) | ManageError::RotationDenied | ManageError::RevocationDenied => {
             RpcError::new(ErrorCode::Denied, message)
         }
-        ManageError::Store(error) => internal(Chain(&error)),
-        ManageError::Token(error) => internal(Chain(&error)),
+        ManageError::Store(error) => internal(store::chain(&error)),
+        ManageError::Token(error) => internal(store::chain(&error)),
     })
-}
-
-/// An error with its causes, for the log.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }

@@ -1,22 +1,26 @@
 //! `health`, `status`, `system-presence`, `last-heartbeat`, `gateway.identity.get`, `system.info`.
 
-use jsonrpsee::{Extensions, core::RpcResult};
+use jsonrpsee::{
+    Extensions,
+    core::{RpcResult, async_trait},
+};
 use openclaw_schema::{
     Scope,
     methods::gateway::{
-        AgentSessions, GatewayIdentity, HealthParams, HealthResult, Heartbeat, PresenceEntry,
+        AgentSessions, GatewayIdentity, GatewayMethod, HealthParams, HealthResult, Heartbeat, PresenceEntry,
         SessionDefaults, StatusParams, StatusResult, StatusSessions, SystemInfo, TasksSummary,
     },
     server::GatewayServer,
     types::{NoParams, Prepared},
 };
 
-use super::{Handlers, caller, internal};
+use super::{Handlers, caller, internal, refuse, unchanged};
 use crate::{host, runs::RunCounts};
 
 /// How many sessions `status` names.
-const RECENT_SESSIONS: usize = 10;
+const RECENT_SESSIONS: u64 = 10;
 
+#[async_trait]
 impl GatewayServer for Handlers {
     fn health(&self, params: HealthParams) -> RpcResult<Prepared<HealthResult>> {
         let fresh = params.probe.unwrap_or(false);
@@ -27,17 +31,19 @@ impl GatewayServer for Handlers {
         Ok(health)
     }
 
-    fn status(&self, extensions: &Extensions, _: StatusParams) -> RpcResult<StatusResult> {
+    async fn status(&self, extensions: &Extensions, _: StatusParams) -> RpcResult<StatusResult> {
         let is_admin = caller(extensions)?.scopes().allows(Scope::OperatorAdmin);
         let context = &self.context;
-        let sessions = context.runs.sessions(None, if is_admin { RECENT_SESSIONS } else { 0 });
+        let sessions = context.sessions.summary(if is_admin { RECENT_SESSIONS } else { 0 }).await;
+        let sessions =
+            sessions.map_err(|error| refuse(unchanged(&error, GatewayMethod::Status.name(), "")))?;
         let by_agent = context
             .agents
             .list
             .iter()
             .map(|agent| AgentSessions {
                 agent_id: agent.id.clone(),
-                count: context.runs.sessions(Some(&agent.id), 0).count,
+                count: context.runs.session_count(Some(&agent.id)),
             })
             .collect();
         let models = context.runs.models();

@@ -26,7 +26,11 @@ use openclaw_schema::{
     },
 };
 
-use crate::{connection::Connection, context::Context, sessions::AddressError};
+use crate::{
+    connection::Connection,
+    context::Context,
+    sessions::{AddressError, manage::SessionError},
+};
 
 /// Implements every trait of the core contract.
 #[derive(Debug, Clone)]
@@ -78,6 +82,30 @@ fn unaddressed(error: &AddressError, method: &str, key_path: &str) -> RpcError {
         AddressError::UnknownAgent { .. } => RpcError::not_found(key_path, message),
         AddressError::Malformed { .. } | AddressError::OtherAgent { .. } => {
             invalid(method, key_path, &message)
+        }
+    }
+}
+
+/// A session that is not changed, or not read; `key_path` is the JSON Pointer of its key in the params of the method.
+fn unchanged(error: &SessionError, method: &str, key_path: &str) -> RpcError {
+    let message = error.to_string();
+    match error {
+        SessionError::Changed { .. } => {
+            let mut told = invalid(method, key_path, &message);
+            // Recorded: clients match on it.
+            told.data.reason = Some("session-changed".to_owned());
+            told
+        }
+        SessionError::LabelTaken { .. } => invalid(method, "/label", &message),
+        SessionError::Main { .. } | SessionError::NotArchived { .. } => {
+            // In the words of stock gateways, without ours around them.
+            let mut told = invalid(method, key_path, &message);
+            told.message = message;
+            told
+        }
+        SessionError::Missing { .. } => RpcError::not_found(key_path, message),
+        SessionError::Compacting { .. } | SessionError::NotCompacted { .. } | SessionError::Store(_) => {
+            RpcError::new(ErrorCode::Unavailable, message)
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -32,16 +32,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Current, Origin, Waiting};
+use super::{Clock, Current, Origin, Waiting};
 use crate::{
     backend::{BackendAnswer, BackendError, BackendErrorKind, BackendRequest},
     events::EventBus,
     sessions::{LastRun, RunEnd, SessionAddress},
-    transcripts::{Author, Entry, Transcripts},
+    store::{RunEndRecord, StoreError, StoredRun},
+    transcripts::{Author, Entry},
 };
 
 /// How long text is gathered before it is published. wire.md section 9: about 75 ms.
 const WINDOW: Duration = Duration::from_millis(75);
+
+/// What is told of a run that the gateway did not live to end.
+pub(super) const INTERRUPTED: &str =
+    "the gateway stopped before the run ended; what it had said is lost, ask again under another key";
 
 /// How much text costs one more [`WINDOW`].
 ///
@@ -50,17 +55,33 @@ const WINDOW: Duration = Duration::from_millis(75);
 /// per window, whatever the length of the answer. Most answers are shorter and never notice.
 const WINDOW_BYTES: usize = 65_536;
 
-/// What an ended run costs beside its texts, roughly, in bytes.
-const ENDED_OVERHEAD_BYTES: usize = 1024;
+/// Whether a run has been accepted, for good.
+#[derive(Debug, Clone)]
+pub(super) enum Acceptance {
+    /// That is being stored.
+    Pending,
+    /// It has.
+    Durable,
+    /// Its key was used before: this is no run.
+    Known(Arc<StoredRun>),
+    /// It could not be stored: this is no run.
+    Failed(StoreError),
+}
 
-/// One run, up to its end; [`Ended`] is what is kept of it afterwards.
-#[derive(Debug)]
+/// One run, up to its end; what is kept of it afterwards is stored.
 pub(super) struct Run {
     pub(super) id: String,
     pub(super) origin: Origin,
     pub(super) address: SessionAddress,
-    /// The id of the session, set when the run is admitted.
+    pub(super) acceptance: watch::Sender<Acceptance>,
+    /// Its number in the store, set when it has been accepted.
+    pub(super) seq: OnceLock<i64>,
+    /// The id of the session, set when the run has been accepted.
     pub(super) session_id: OnceLock<Uuid>,
+    /// Where it writes, set when it starts.
+    pub(super) transcript: OnceLock<i64>,
+    /// The model that the caller named.
+    pub(super) asked_model: Option<String>,
     pub(super) label: Option<String>,
     pub(super) accepted_at: TimestampMs,
     pub(super) timeout: Duration,
@@ -69,19 +90,25 @@ pub(super) struct Run {
     /// Tells the back end, and the task that watches over it, that the run is over.
     pub(super) cancel: CancellationToken,
     /// Set once, after the last event.
-    pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
-    model: ModelInfo,
+    pub(super) ended: watch::Sender<Option<Arc<AgentWaitResult>>>,
     events: EventBus,
-    transcripts: Transcripts,
+    clock: Clock,
     /// Text waits for the end of its window.
     pending: Notify,
     progress: Mutex<Progress>,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("id", &self.id).field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
 struct Progress {
     /// What to ask the back end; taken when the run starts.
     request: Option<BackendRequest>,
+    model: ModelInfo,
     seq: u64,
     started: Option<(Instant, TimestampMs)>,
     text: String,
@@ -97,6 +124,8 @@ pub(super) enum Ending {
     Answered(BackendAnswer),
     Failed(BackendError),
     Stopped(Stop),
+    /// The gateway died while it went on.
+    Interrupted,
 }
 
 /// Why a run is ended before its answer.
@@ -120,45 +149,75 @@ impl Stop {
     }
 }
 
-/// What is kept of a run after its end.
+/// How a run ended, before anybody is told.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) origin: Origin,
-    pub(super) ack: AgentAck,
+pub(super) struct Closed {
+    pub(super) ending: Ending,
     pub(super) result: AgentWaitResult,
-    pub(super) failed: bool,
-    pub(super) at: Instant,
-    /// About how much memory it takes.
-    pub(super) bytes: usize,
+    pub(super) last_run: LastRun,
+    started_at: Option<TimestampMs>,
+    ended_at: TimestampMs,
+    text: String,
+}
+
+impl Closed {
+    /// Makes a failure of it, whatever it was.
+    pub(super) fn fail(&mut self, message: &str) {
+        self.ending = Ending::Failed(BackendError::new(BackendErrorKind::Unknown, message));
+        self.result.status = WaitStatus::Error;
+        self.result.error = Some(message.to_owned());
+        self.result.stop_reason = Some("error".to_owned());
+        if let Some(outcome) = &mut self.result.outcome {
+            outcome.status = RunStatus::Error;
+            outcome.summary = message.to_owned();
+            outcome.result = None;
+            outcome.stop_reason = Some("error".to_owned());
+        }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.ending, Ending::Failed(_) | Ending::Interrupted)
+    }
+}
+
+/// What a run is made of.
+pub(super) struct Parts {
+    pub(super) origin: Origin,
+    pub(super) address: SessionAddress,
+    pub(super) label: Option<String>,
+    pub(super) timeout: Duration,
+    pub(super) asked_model: Option<String>,
+    pub(super) accepted_at: TimestampMs,
+    pub(super) request: BackendRequest,
+    pub(super) events: EventBus,
+    pub(super) clock: Clock,
 }
 
 impl Run {
-    pub(super) fn new(
-        origin: Origin,
-        address: SessionAddress,
-        label: Option<String>,
-        timeout: Duration,
-        request: BackendRequest,
-        events: EventBus,
-        transcripts: Transcripts,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { origin, address, label, timeout, asked_model, accepted_at, request, events, clock } =
+            parts;
         Self {
             id: request.run_id.clone(),
             origin,
             address,
+            acceptance: watch::Sender::new(Acceptance::Pending),
+            seq: OnceLock::new(),
             session_id: OnceLock::new(),
+            transcript: OnceLock::new(),
+            asked_model,
             label,
-            accepted_at: TimestampMs::now(),
+            accepted_at,
             timeout,
             request_bytes: request.message.len()
                 + request.extra_system_prompt.as_ref().map_or(0, String::len),
             cancel: request.cancel.clone(),
             ended: watch::Sender::new(None),
-            model: request.model.clone(),
             events,
-            transcripts,
+            clock,
             pending: Notify::new(),
             progress: Mutex::new(Progress {
+                model: request.model.clone(),
                 request: Some(request),
                 seq: 0,
                 started: None,
@@ -167,6 +226,26 @@ impl Run {
                 told_at: None,
                 over: false,
             }),
+        }
+    }
+
+    /// Waits until it is known whether this is a run.
+    pub(super) async fn accepted(&self) -> Acceptance {
+        let mut acceptance = self.acceptance.subscribe();
+        let known = acceptance.wait_for(|acceptance| !matches!(acceptance, Acceptance::Pending)).await;
+        // The sender lives in `self`.
+        known.map_or(Acceptance::Failed(StoreError::Ended), |known| known.clone())
+    }
+
+    /// Waits for its end, after the last event.
+    pub(super) async fn outcome(&self) -> Arc<AgentWaitResult> {
+        let mut ended = self.ended.subscribe();
+        loop {
+            if let Some(result) = &*ended.borrow_and_update() {
+                return Arc::clone(result);
+            }
+            // The sender lives in `self`.
+            let _ = ended.changed().await;
         }
     }
 
@@ -204,24 +283,48 @@ impl Run {
         self.progress().request.is_some()
     }
 
-    /// What its session remembers of it; `end` once it is over.
-    pub(super) fn last_run(&self, end: Option<RunEnd>) -> LastRun {
-        LastRun { run_id: self.id.clone(), model: self.model.clone(), started_at: self.started_at(), end }
+    /// What its session remembers of it while it goes on; `None` before its start and after its end.
+    pub(super) fn as_last_run(&self) -> Option<LastRun> {
+        let progress = self.progress();
+        let (_, started_at) = progress.started.filter(|_| !progress.over)?;
+        Some(LastRun {
+            run_id: self.id.clone(),
+            model: progress.model.clone(),
+            started_at: Some(started_at),
+            end: None,
+        })
     }
 
-    /// Starts it, and gives what to ask the back end. `None` when it was ended while it waited.
-    pub(super) fn begin(&self) -> Option<BackendRequest> {
+    pub(super) fn is_over(&self) -> bool {
+        self.progress().over
+    }
+
+    /// What to ask the back end, as far as it is known. `None` when the run was ended while it waited.
+    pub(super) fn request(&self) -> Option<BackendRequest> {
+        let progress = self.progress();
+        progress.request.clone().filter(|_| !progress.over)
+    }
+
+    /// Starts it. `false` when it was ended meanwhile.
+    pub(super) fn begin(&self, model: ModelInfo, started_at: TimestampMs) -> bool {
         let mut progress = self.progress();
-        let request = progress.request.take().filter(|_| !progress.over)?;
-        let started_at = TimestampMs::now();
+        progress.request = None;
+        if progress.over {
+            return false;
+        }
+        progress.model = model;
         progress.started = Some((Instant::now(), started_at));
-        self.record(Author::User, request.message.clone());
         self.lifecycle(&mut progress, json!({ "phase": "start", "startedAt": started_at }));
-        self.lifecycle(
-            &mut progress,
-            json!({ "phase": "model", "provider": self.model.provider, "model": self.model.id }),
-        );
-        Some(request)
+        let ModelInfo { provider, id, .. } = progress.model.clone();
+        self.lifecycle(&mut progress, json!({ "phase": "model", "provider": provider, "model": id }));
+        true
+    }
+
+    /// Notes that an earlier life of the gateway had started it.
+    pub(super) fn resume(&self, started_at: TimestampMs) {
+        let mut progress = self.progress();
+        progress.request = None;
+        progress.started = Some((Instant::now(), started_at));
     }
 
     /// Adds text to the answer. The first is published at once, what follows within its window together.
@@ -254,9 +357,9 @@ impl Run {
         }
     }
 
-    /// Ends it: publishes what is left, cancels the back end and makes the outcome. `None` when it is over
-    /// already, so that of several reasons to end a run the first one holds.
-    pub(super) fn finish(&self, ending: &Ending) -> Option<Ended> {
+    /// Ends it: publishes the text that is left, cancels the back end and makes the outcome, which is to be stored before
+    /// it is told. `None` when it is over already, so that of several reasons to end a run the first one holds.
+    pub(super) fn close(&self, ending: Ending) -> Option<Closed> {
         let mut progress = self.progress();
         if mem::replace(&mut progress.over, true) {
             return None;
@@ -265,23 +368,35 @@ impl Run {
         // The message of a run that never started is needed no more.
         progress.request = None;
         self.tell(&mut progress);
-        self.record_answer(&progress, ending);
-        let (started_at, duration) = match progress.started {
-            Some((start, at)) => (Some(at), start.elapsed()),
-            None => (None, Duration::ZERO),
-        };
-        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        // Counted from the start, so that a clock set anew in between cannot put the end before it.
-        let ended_at =
-            started_at.map_or_else(TimestampMs::now, |at| TimestampMs(at.0.saturating_add(duration_ms)));
-        let text = self.publish_end(&mut progress, ending, started_at, ended_at);
+        let text = mem::take(&mut progress.text);
+        if let Ending::Answered(answer) = &ending
+            && let Some(model) = &answer.model
+        {
+            progress.model = model.clone();
+        }
+        let model = progress.model.clone();
+        let started = progress.started;
         drop(progress);
 
-        let aborted = matches!(ending, Ending::Stopped(_));
-        let (status, wait_status, summary, error) = match ending {
+        let now = (self.clock)();
+        let (started_at, ended_at) = match started {
+            // Of the earlier life nothing but the clock is known.
+            Some((_, at)) if matches!(ending, Ending::Interrupted) => (Some(at), now.max(at)),
+            // Counted from the start, so that a clock set anew in between cannot put the end before it.
+            Some((start, at)) => {
+                let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                (Some(at), TimestampMs(at.0.saturating_add(millis)))
+            }
+            None => (None, now),
+        };
+        let duration_ms = started_at.map_or(0, |at| ended_at.0.saturating_sub(at.0));
+        let (status, wait_status, summary, error) = match &ending {
             Ending::Answered(_) => (RunStatus::Ok, WaitStatus::Ok, "completed".to_owned(), None),
             Ending::Failed(failure) => {
                 (RunStatus::Error, WaitStatus::Error, failure.message.clone(), Some(failure.message.clone()))
+            }
+            Ending::Interrupted => {
+                (RunStatus::Error, WaitStatus::Error, INTERRUPTED.to_owned(), Some(INTERRUPTED.to_owned()))
             }
             Ending::Stopped(Stop::Timeout) => {
                 let error = format!("the run took longer than its timeout of {} s", self.timeout.as_secs());
@@ -292,26 +407,32 @@ impl Run {
             }
         };
         let stop_reason = Some(ending.stop_reason().to_owned());
-        let bytes = text.len() + self.id.len() + ENDED_OVERHEAD_BYTES;
         let has_result = matches!(ending, Ending::Answered(_)) || !text.is_empty();
         let result = has_result.then(|| AgentResult {
             payloads: if text.is_empty() {
                 Vec::new()
             } else {
-                vec![AgentPayload { text: Some(text), media_url: None }]
+                vec![AgentPayload { text: Some(text.clone()), media_url: None }]
             },
             meta: AgentMeta {
                 duration_ms,
                 agent_meta: ending.usage().map(|usage| ModelMeta {
                     session_id: self.session_id.get().map(Uuid::to_string),
-                    provider: self.model.provider.clone(),
-                    model: self.model.id.clone(),
+                    provider: model.provider.clone(),
+                    model: model.id.clone(),
                     usage,
                 }),
-                aborted,
+                aborted: matches!(ending, Ending::Stopped(_)),
                 stop_reason: stop_reason.clone(),
             },
         });
+        let end = RunEnd {
+            at: ended_at,
+            status: ending.session_status(),
+            error: error.clone(),
+            usage: ending.usage(),
+        };
+        let last_run = LastRun { run_id: self.id.clone(), model, started_at, end: Some(end) };
         let outcome = AgentOutcome {
             run_id: self.id.clone(),
             status,
@@ -319,34 +440,72 @@ impl Run {
             result,
             stop_reason: stop_reason.clone(),
         };
-        Some(Ended {
-            origin: self.origin,
-            ack: self.ack(AckStatus::Ended),
-            result: AgentWaitResult {
-                run_id: self.id.clone(),
-                status: wait_status,
-                started_at,
-                ended_at: Some(ended_at),
-                stop_reason,
-                error,
-                outcome: Some(outcome),
-            },
-            failed: status == RunStatus::Error,
-            at: Instant::now(),
-            bytes,
-        })
+        let result = AgentWaitResult {
+            run_id: self.id.clone(),
+            status: wait_status,
+            started_at,
+            ended_at: Some(ended_at),
+            stop_reason,
+            error,
+            outcome: Some(outcome),
+        };
+        Some(Closed { ending, result, last_run, started_at, ended_at, text })
     }
 
-    /// Publishes the events of the end, in the order of wire.md section 9, and gives the whole text.
-    fn publish_end(
-        &self,
-        progress: &mut Progress,
-        ending: &Ending,
-        started_at: Option<TimestampMs>,
-        ended_at: TimestampMs,
-    ) -> String {
-        let stop_reason = ending.stop_reason();
-        let text = mem::take(&mut progress.text);
+    /// What is to be stored of its end.
+    pub(super) fn end_record(&self, closed: &Closed) -> RunEndRecord {
+        let ending = &closed.ending;
+        // Nothing is added to the transcript for a run that was ended before it said anything.
+        let is_wordless_stop = matches!(ending, Ending::Stopped(_)) && closed.text.is_empty();
+        let has_entry = closed.started_at.is_some() && !is_wordless_stop;
+        let entry = has_entry.then(|| Entry {
+            run_id: self.id.clone(),
+            author: Author::Assistant {
+                provider: closed.last_run.model.provider.clone(),
+                model: closed.last_run.model.id.clone(),
+                usage: ending.usage(),
+                stop_reason: ending.stop_reason().to_owned(),
+                error: closed.result.error.clone().filter(|_| !matches!(ending, Ending::Stopped(_))),
+            },
+            text: closed.text.clone(),
+        });
+        RunEndRecord {
+            // Set for every run that has been accepted, and no other is ended.
+            seq: self.seq.get().copied().unwrap_or_default(),
+            at: closed.ended_at,
+            status: ending.status(),
+            outcome: closed.result.clone(),
+            transcript: self.transcript.get().copied(),
+            entry,
+            session_key: self.address.key.clone(),
+            agent_id: self.address.agent_id.clone(),
+            last_run: closed.last_run.clone(),
+            usage: match ending {
+                Ending::Answered(answer) => Some((answer.usage, answer.cost_usd)),
+                Ending::Failed(_) | Ending::Stopped(_) | Ending::Interrupted => None,
+            },
+        }
+    }
+
+    /// Publishes the events of its end. The last word that is heard of it, once.
+    pub(super) fn tell_end(&self, closed: &Closed) {
+        let mut progress = self.progress();
+        self.publish_end(&mut progress, closed);
+        drop(progress);
+        self.events.end_run(&self.id);
+    }
+
+    /// Publishes the events of the end, in the order of wire.md section 9.
+    fn publish_end(&self, progress: &mut Progress, closed: &Closed) {
+        let Closed { ending, started_at, ended_at, .. } = closed;
+        let (stop_reason, text) = (ending.stop_reason(), closed.text.clone());
+        let failure = match ending {
+            Ending::Failed(failure) => {
+                Some((failure.message.as_str(), failure.kind.name(), chat_error_kind(failure.kind)))
+            }
+            Ending::Interrupted => Some((INTERRUPTED, "interrupted", ChatErrorKind::Unknown)),
+            Ending::Answered(_) | Ending::Stopped(_) => None,
+        };
         match ending {
             Ending::Answered(answer) => {
                 let usage = json!({ "outputTokens": answer.usage.output });
@@ -365,36 +524,36 @@ impl Run {
                     }),
                 );
                 let chat = self.chat(progress.seq, ChatState::Final);
-                self.publish_chat(ChatEvent { stop_reason: Some(stop_reason.to_owned()), ..chat }, text)
+                self.publish_chat(ChatEvent { stop_reason: Some(stop_reason.to_owned()), ..chat }, text);
             }
-            Ending::Failed(failure) => {
+            Ending::Failed(_) | Ending::Interrupted => {
+                let Some((message, kind, chat_kind)) = failure else { return };
                 self.lifecycle(
                     progress,
                     json!({
                         "phase": "finishing", "stopReason": stop_reason, "aborted": false, "endedAt": ended_at,
-                        "error": failure.message,
+                        "error": message,
                     }),
                 );
                 self.lifecycle(
                     progress,
                     json!({
                         "phase": "error", "startedAt": started_at, "endedAt": ended_at, "aborted": false,
-                        "stopReason": stop_reason, "error": failure.message, "errorKind": failure.kind.name(),
+                        "stopReason": stop_reason, "error": message, "errorKind": kind,
                     }),
                 );
                 let chat = self.chat(progress.seq, ChatState::Error);
                 let chat = ChatEvent {
-                    error_message: Some(failure.message.clone()),
-                    error_kind: Some(chat_error_kind(failure.kind)),
+                    error_message: Some(message.to_owned()),
+                    error_kind: Some(chat_kind),
                     ..chat
                 };
-                self.publish_chat(chat, text)
+                self.publish_chat(chat, text);
             }
             Ending::Stopped(_) => {
                 // The conversation hears first, with the number that the end of the run is about to get.
                 let chat = self.chat(progress.seq + 1, ChatState::Aborted);
-                let text =
-                    self.publish_chat(ChatEvent { stop_reason: Some(stop_reason.to_owned()), ..chat }, text);
+                self.publish_chat(ChatEvent { stop_reason: Some(stop_reason.to_owned()), ..chat }, text);
                 let mut data = object(json!({
                     "phase": "end", "status": "cancelled", "endedAt": ended_at, "aborted": true,
                     "stopReason": stop_reason,
@@ -403,35 +562,7 @@ impl Run {
                     data.insert("startedAt".to_owned(), json!(at));
                 }
                 self.publish_agent(progress, AgentStream::Lifecycle, data);
-                text
             }
-        }
-    }
-
-    /// Adds the answer to the transcript, before its last event is published: who reads the transcript on that event
-    /// finds it there. Nothing is added for a run that was ended before it said anything.
-    fn record_answer(&self, progress: &Progress, ending: &Ending) {
-        let is_wordless_stop = matches!(ending, Ending::Stopped(_)) && progress.text.is_empty();
-        if progress.started.is_none() || is_wordless_stop {
-            return;
-        }
-        let author = Author::Assistant {
-            provider: self.model.provider.clone(),
-            model: self.model.id.clone(),
-            usage: ending.usage(),
-            stop_reason: ending.stop_reason().to_owned(),
-            error: match ending {
-                Ending::Failed(failure) => Some(failure.message.clone()),
-                Ending::Answered(_) | Ending::Stopped(_) => None,
-            },
-        };
-        self.record(author, progress.text.clone());
-    }
-
-    fn record(&self, author: Author, text: String) {
-        // Set for every run that was admitted, and no other starts.
-        if let Some(session_id) = self.session_id.get() {
-            self.transcripts.append(*session_id, Entry { run_id: self.id.clone(), author, text });
         }
     }
 
@@ -530,6 +661,7 @@ impl Ending {
         match self {
             Self::Answered(answer) => &answer.stop_reason,
             Self::Failed(_) => "error",
+            Self::Interrupted => "interrupted",
             Self::Stopped(stop) => stop.reason(),
         }
     }
@@ -538,7 +670,7 @@ impl Ending {
     pub(super) fn session_status(&self) -> SessionStatus {
         match self {
             Self::Answered(_) => SessionStatus::Done,
-            Self::Failed(_) => SessionStatus::Failed,
+            Self::Failed(_) | Self::Interrupted => SessionStatus::Failed,
             Self::Stopped(Stop::Timeout) => SessionStatus::Timeout,
             Self::Stopped(Stop::Call | Stop::Shutdown) => SessionStatus::Killed,
         }
@@ -548,7 +680,17 @@ impl Ending {
     pub(super) fn usage(&self) -> Option<TokenUsage> {
         match self {
             Self::Answered(answer) => Some(answer.usage),
-            Self::Failed(_) | Self::Stopped(_) => None,
+            Self::Failed(_) | Self::Stopped(_) | Self::Interrupted => None,
+        }
+    }
+
+    /// The last state of the run.
+    pub(super) fn status(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "ok",
+            Self::Failed(_) | Self::Interrupted => "error",
+            Self::Stopped(Stop::Timeout) => "timeout",
+            Self::Stopped(Stop::Call | Stop::Shutdown) => "aborted",
         }
     }
 }

@@ -13,13 +13,13 @@ use openclaw_schema::{
         sessions::SessionStatus,
     },
 };
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 
 use super::*;
 use crate::{
-    backend::{BackendAnswer, BackendFuture, echo::EchoBackend},
+    backend::{BackendAnswer, BackendFuture, TurnAuthor, echo::EchoBackend},
     events::Event,
-    transcripts::{Author, TranscriptLimits},
+    transcripts::Author,
 };
 
 /// A back end that does what a test tells it to, and counts how often it is asked.
@@ -61,7 +61,7 @@ where
 
 struct Bench {
     runs: Runs,
-    transcripts: Transcripts,
+    store: Store,
     events: broadcast::Receiver<Arc<Event>>,
     calls: Arc<AtomicUsize>,
 }
@@ -75,11 +75,21 @@ fn agents() -> Agents {
 }
 
 fn bench_with(backend: Arc<dyn Backend>, calls: Arc<AtomicUsize>, limits: RunLimits) -> Bench {
+    bench_on(Store::inline(), backend, calls, limits)
+}
+
+/// What runs on a database that is there already.
+fn bench_on(store: Store, backend: Arc<dyn Backend>, calls: Arc<AtomicUsize>, limits: RunLimits) -> Bench {
     let bus = EventBus::new();
     let events = bus.subscribe();
-    let transcripts = Transcripts::new(TranscriptLimits::default());
-    let runs = Runs::new(backend, bus, agents(), transcripts.clone(), limits);
-    Bench { runs, transcripts, events, calls }
+    // The clock that tests turn.
+    let (begun, base) = (Instant::now(), TimestampMs::now());
+    let millis = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let clock = Arc::new(move || TimestampMs(base.0 + millis()));
+    let runs = Runs::with_clock(backend, bus, agents(), store.clone(), limits, clock);
+    // There is nothing to take up; tests that say otherwise do it themselves.
+    runs.inner.recovered.send_replace(true);
+    Bench { runs, store, events, calls }
 }
 
 fn echo(pause_ms: u64) -> Bench {
@@ -138,6 +148,12 @@ impl Bench {
         self.runs.wait(run_id, Some(Duration::ZERO)).await.expect("the run exists")
     }
 
+    async fn session(&self, key: &str) -> Option<Session> {
+        let mut session = self.store.session(key.to_owned()).await.expect("it can be read")?;
+        self.runs.enliven(&mut session);
+        Some(session)
+    }
+
     /// What was published, each event in one line.
     fn told(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -145,6 +161,8 @@ impl Bench {
             lines.push(match event.name {
                 EventName::Agent => agent_line(&agent_event(&event)),
                 EventName::Chat => chat_line(&chat_event(&event)),
+                // Of the session, not of the run.
+                EventName::SessionsChanged | EventName::SessionMessage => continue,
                 other => panic!("a run does not publish {other:?}"),
             });
         }
@@ -193,7 +211,7 @@ fn chat_line(event: &ChatEvent) -> String {
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_an_outcome_with_text_usage_and_reason() {
     let bench = echo(10);
-    let ack = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let ack = bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     assert_eq!((ack.run_id.as_str(), ack.status), ("k1", AckStatus::Accepted));
     assert_eq!(ack.session_key.as_deref(), Some("agent:main:main"));
     assert_eq!(ack.agent_id.as_deref(), Some("main"));
@@ -219,10 +237,10 @@ async fn an_answer_is_an_outcome_with_text_usage_and_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_run_without_a_session_gets_its_own_and_the_acknowledgement_names_none() {
     let mut bench = echo(0);
-    let ack = bench.runs.start(RunRequest::new("k1", "hello")).expect("the run starts");
+    let ack = bench.runs.start(RunRequest::new("k1", "hello")).await.expect("the run starts");
     assert_eq!((ack.session_key, ack.agent_id.as_deref()), (None, Some("main")));
     bench.outcome("k1").await;
-    let again = bench.runs.start(RunRequest::new("k1", "hello")).expect("the key is known");
+    let again = bench.runs.start(RunRequest::new("k1", "hello")).await.expect("the key is known");
     assert_eq!((again.status, again.session_key), (AckStatus::Ended, None));
     let first = bench.events.try_recv().expect("the run told of its start");
     assert_eq!(agent_event(&first).session_key.as_deref(), Some("agent:main:explicit:k1"));
@@ -231,22 +249,22 @@ async fn a_run_without_a_session_gets_its_own_and_the_acknowledgement_names_none
 #[tokio::test(start_paused = true)]
 async fn a_key_starts_one_run_and_a_repeat_is_told_how_it_stands() {
     let bench = slow(RunLimits::default());
-    let first = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    let first = bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     let other = RunRequest { agent_id: Some("nobody".to_owned()), ..RunRequest::new("k1", "something else") };
-    let repeat = bench.runs.start(other).expect("the key is known");
+    let repeat = bench.runs.start(other).await.expect("the key is known");
     assert_eq!(repeat, AgentAck { status: AckStatus::InFlight, ..first.clone() });
     bench.outcome("k1").await;
 
     tokio::time::sleep(KEEP_ENDED - Duration::from_millis(1)).await;
-    let repeat = bench.runs.start(RunRequest::new("k1", "hello")).expect("the key is known");
+    let repeat = bench.runs.start(RunRequest::new("k1", "hello")).await.expect("the key is known");
     assert_eq!(repeat, AgentAck { status: AckStatus::Ended, ..first });
     assert!(bench.stands("k1").await.outcome.is_some());
     assert_eq!(bench.calls.load(Ordering::SeqCst), 1);
 
     tokio::time::sleep(Duration::from_millis(1)).await;
     let unknown = bench.runs.wait("k1", None).await.expect_err("the outcome is forgotten");
-    assert_eq!(unknown.to_string(), "no run `k1`; outcomes are kept for ten minutes");
-    let anew = bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    assert_eq!(unknown.to_string(), "no run `k1`; outcomes are kept for a day");
+    let anew = bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     assert_eq!(anew.status, AckStatus::Accepted);
     bench.outcome("k1").await;
     assert_eq!(bench.calls.load(Ordering::SeqCst), 2);
@@ -264,7 +282,8 @@ async fn a_hundred_callers_with_one_key_start_one_run() {
             .map(|n| {
                 let (runs, key) = (bench.runs.clone(), key.clone());
                 tokio::spawn(async move {
-                    let ack = runs.start(in_session(&key, &format!("s{n}"))).expect("the call is answered");
+                    let ack =
+                        runs.start(in_session(&key, &format!("s{n}"))).await.expect("the call is answered");
                     let result = runs.wait(&key, None).await.expect("the run exists");
                     (ack.status, result.outcome.expect("it ended"))
                 })
@@ -288,7 +307,7 @@ async fn a_run_goes_on_when_its_caller_leaves() {
     let bench = slow(RunLimits::default());
     let runs = bench.runs.clone();
     let caller = tokio::spawn(async move {
-        runs.start(in_session("k1", "main")).expect("the run starts");
+        runs.start(in_session("k1", "main")).await.expect("the run starts");
         runs.wait("k1", None).await
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -317,7 +336,7 @@ async fn a_request_for_what_does_not_exist_starts_nothing() {
             "agent `lost` is set to model `script/gone`, which is not available; `models.list` lists those that are",
         ),
     ] {
-        assert_eq!(bench.runs.start(request).expect_err("nothing to start").to_string(), message);
+        assert_eq!(bench.runs.start(request).await.expect_err("nothing to start").to_string(), message);
         assert_eq!(bench.runs.counts(), RunCounts::default());
         assert!(bench.runs.wait("k1", None).await.is_err());
     }
@@ -345,7 +364,7 @@ async fn the_model_is_the_callers_or_the_agents_or_the_default() {
             model: model.map(str::to_owned),
             ..RunRequest::new(format!("k{n}"), "hello")
         };
-        let run_id = bench.runs.start(request).expect("the run starts").run_id;
+        let run_id = bench.runs.start(request).await.expect("the run starts").run_id;
         assert_eq!(text_of(&bench.outcome(&run_id).await), Some(used));
     }
 }
@@ -359,7 +378,7 @@ async fn the_back_end_is_told_what_the_caller_asked_for() {
     });
     let request =
         RunRequest { extra_system_prompt: Some("be brief".to_owned()), ..in_session("k1", "agent:large:X") };
-    bench.runs.start(request).expect("the run starts");
+    bench.runs.start(request).await.expect("the run starts");
     assert_eq!(text_of(&bench.outcome("k1").await), Some("k1 agent:large:x large be brief"));
 }
 
@@ -379,7 +398,7 @@ async fn runs_of_one_session_follow_each_other_and_sessions_do_not_wait_for_each
         }
     });
     for (key, session) in [("a1", "a"), ("a2", "A"), ("a3", "agent:main:a"), ("b1", "b")] {
-        let ack = bench.runs.start(in_session(key, session)).expect("the run starts");
+        let ack = bench.runs.start(in_session(key, session)).await.expect("the run starts");
         assert_eq!(ack.status, AckStatus::Accepted);
     }
     let counts = bench.runs.counts();
@@ -409,44 +428,46 @@ async fn a_bounded_number_runs_at_once_and_a_bounded_number_waits() {
         }
     });
     for n in 0..5 {
-        bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).expect("there is room");
+        bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).await.expect("there is room");
     }
-    let refused = bench.runs.start(RunRequest::new("k5", "hello")).expect_err("too many wait");
-    assert_eq!(refused, StartError::Busy);
-    let repeat = bench.runs.start(RunRequest::new("k4", "hello")).expect("the key is known");
+    let refused = bench.runs.start(RunRequest::new("k5", "hello")).await.expect_err("too many wait");
+    assert!(matches!(refused, StartError::Busy), "{refused}");
+    let repeat = bench.runs.start(RunRequest::new("k4", "hello")).await.expect("the key is known");
     assert_eq!(repeat.status, AckStatus::InFlight);
     for n in 0..5 {
         assert_eq!(bench.outcome(&format!("k{n}")).await.status, RunStatus::Ok);
     }
     assert_eq!(peak.load(Ordering::SeqCst), 2);
-    let ack = bench.runs.start(RunRequest::new("k5", "hello")).expect("there is room again");
+    let ack = bench.runs.start(RunRequest::new("k5", "hello")).await.expect("there is room again");
     assert_eq!(ack.status, AckStatus::Accepted);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_bounded_in_bytes_too() {
     let bench = slow(RunLimits { max_queued_bytes: 10, ..RunLimits::default() });
-    bench.runs.start(in_session("k1", "main")).expect("a run that starts at once does not wait");
-    bench.runs.start(in_session("k2", "main")).expect("five bytes may wait");
-    bench.runs.start(in_session("k3", "main")).expect("ten bytes may wait");
-    assert_eq!(bench.runs.start(in_session("k4", "main")), Err(StartError::Busy));
+    bench.runs.start(in_session("k1", "main")).await.expect("a run that starts at once does not wait");
+    bench.runs.start(in_session("k2", "main")).await.expect("five bytes may wait");
+    bench.runs.start(in_session("k3", "main")).await.expect("ten bytes may wait");
+    assert!(matches!(bench.runs.start(in_session("k4", "main")).await, Err(StartError::Busy)));
     bench.outcome("k3").await;
-    bench.runs.start(in_session("k4", "main")).expect("nothing waits any more");
+    bench.runs.start(in_session("k4", "main")).await.expect("nothing waits any more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_outcomes_are_forgotten_first() {
     let by_count = RunLimits { max_ended: 3, ..RunLimits::default() };
-    let by_size = RunLimits { max_ended_bytes: 4000, ..RunLimits::default() };
-    for limits in [by_count, by_size] {
+    let by_size = RunLimits { max_ended_bytes: 1, ..RunLimits::default() };
+    for (limits, kept) in [(by_count, 3), (by_size, 1)] {
         let bench = slow(limits);
         for n in 0..5 {
-            bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).expect("the run starts");
-            bench.outcome(&format!("k{n}")).await;
+            let ack = bench.runs.start(RunRequest::new(format!("k{n}"), "hello")).await;
+            bench.outcome(&ack.expect("the run starts").run_id).await;
         }
-        assert_eq!(bench.runs.counts().ended, 3);
-        assert!(bench.runs.wait("k1", None).await.is_err());
-        assert!(bench.runs.wait("k2", None).await.is_ok());
+        bench.runs.sweep_once().await.expect("it can be written");
+        for n in 0..5 {
+            let is_kept = bench.runs.wait(&format!("k{n}"), None).await.is_ok();
+            assert_eq!(is_kept, n >= 5 - kept, "k{n} of {kept}");
+        }
     }
 }
 
@@ -458,8 +479,8 @@ async fn waiting_ends_with_the_run_or_with_the_time() {
         tokio::time::sleep(Duration::from_secs(40)).await;
         Ok(stop())
     });
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
-    bench.runs.start(in_session("k2", "main")).expect("the run waits");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
+    bench.runs.start(in_session("k2", "main")).await.expect("the run waits");
     let begin = Instant::now();
     assert_eq!(bench.stands("k1").await.status, WaitStatus::Timeout);
     assert_eq!(begin.elapsed(), Duration::ZERO);
@@ -492,9 +513,9 @@ async fn waiting_ends_with_the_run_or_with_the_time() {
 #[tokio::test]
 async fn a_run_that_never_was_is_unknown() {
     let bench = echo(0);
-    let message = "no run `nothing`; outcomes are kept for ten minutes";
+    let message = "no run `nothing`; outcomes are kept for a day";
     assert_eq!(bench.runs.wait("nothing", None).await.expect_err("no run").to_string(), message);
-    assert_eq!(bench.runs.abort("nothing").expect_err("no run").to_string(), message);
+    assert_eq!(bench.runs.abort("nothing").await.expect_err("no run").to_string(), message);
 }
 
 // Ends
@@ -502,9 +523,9 @@ async fn a_run_that_never_was_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn an_aborted_run_has_its_outcome_at_once_and_keeps_its_text() {
     let mut bench = endless();
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let first = bench.runs.abort("k1").expect("the run exists");
+    let first = bench.runs.abort("k1").await.expect("the run exists");
     assert_eq!(first, AgentAbortResult { run_id: "k1".to_owned(), aborted: true });
 
     let result = bench.stands("k1").await;
@@ -514,7 +535,7 @@ async fn an_aborted_run_has_its_outcome_at_once_and_keeps_its_text() {
     assert_eq!((outcome.stop_reason.as_deref(), text_of(&outcome)), (Some("rpc"), Some("partly")));
     let meta = &outcome.result.as_ref().expect("some text").meta;
     assert!(meta.aborted && meta.agent_meta.is_none());
-    assert!(!bench.runs.abort("k1").expect("the run exists").aborted);
+    assert!(!bench.runs.abort("k1").await.expect("the run exists").aborted);
 
     assert_eq!(
         bench.told()[2..],
@@ -532,17 +553,18 @@ async fn a_waiting_run_is_aborted_without_ever_starting() {
     let mut bench = slow(RunLimits { max_running: 1, ..RunLimits::default() });
     // k1 runs; k2 and k3 wait for its session, k4 and k5 for a place.
     for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "a"), ("k4", "b"), ("k5", "b")] {
-        bench.runs.start(in_session(key, session)).expect("the run is accepted");
+        bench.runs.start(in_session(key, session)).await.expect("the run is accepted");
     }
     for key in ["k2", "k4"] {
-        assert!(bench.runs.abort(key).expect("the run exists").aborted);
+        assert!(bench.runs.abort(key).await.expect("the run exists").aborted);
         let result = bench.stands(key).await;
         assert_eq!((result.status, result.started_at), (WaitStatus::Error, None));
         let outcome = result.outcome.expect("it ended");
         assert_eq!((outcome.status, outcome.result), (RunStatus::Timeout, None));
     }
+    // The first two are of k1.
     assert_eq!(
-        bench.told(),
+        bench.told()[2..],
         [
             "1 chat aborted - | - | rpc | -",
             r#"1 lifecycle {"phase":"end","status":"cancelled","aborted":true,"stopReason":"rpc"}"#,
@@ -560,9 +582,9 @@ async fn a_waiting_run_is_aborted_without_ever_starting() {
 async fn a_run_ends_at_its_timeout_which_counts_from_its_start() {
     let bench = endless();
     let begin = Instant::now();
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     let short = RunRequest { timeout: Some(Duration::from_secs(5)), ..in_session("k2", "main") };
-    bench.runs.start(short).expect("the run waits");
+    bench.runs.start(short).await.expect("the run waits");
     bench.outcome("k1").await;
     assert_eq!(begin.elapsed().as_secs(), 600);
     let outcome = bench.outcome("k2").await;
@@ -584,7 +606,7 @@ async fn a_failure_says_what_failed_and_keeps_the_text_so_far() {
         }
         Err(BackendError::new(BackendErrorKind::RateLimit, "the provider wants fewer requests"))
     });
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     let outcome = bench.outcome("k1").await;
     assert_eq!((outcome.status, outcome.stop_reason.as_deref()), (RunStatus::Error, Some("error")));
     assert_eq!(outcome.summary, "the provider wants fewer requests");
@@ -600,7 +622,7 @@ async fn a_failure_says_what_failed_and_keeps_the_text_so_far() {
             "5 chat error - | Once upon | - | the provider wants fewer requests",
         ]
     );
-    bench.runs.start(RunRequest::new("k2", "nothing")).expect("the run starts");
+    bench.runs.start(RunRequest::new("k2", "nothing")).await.expect("the run starts");
     assert_eq!(bench.outcome("k2").await.result, None);
     assert_eq!(bench.runs.counts().failed, 2);
 }
@@ -632,7 +654,11 @@ async fn a_panic_in_a_back_end_fails_its_run_and_nothing_else() {
     });
     for message in ["at once", "later", "when dropped", "not at all"] {
         let request = RunRequest { timeout: Some(Duration::from_secs(1)), ..in_session(message, "main") };
-        bench.runs.start(RunRequest { message: message.to_owned(), ..request }).expect("it is accepted");
+        bench
+            .runs
+            .start(RunRequest { message: message.to_owned(), ..request })
+            .await
+            .expect("it is accepted");
     }
     for key in ["at once", "later"] {
         let outcome = bench.outcome(key).await;
@@ -654,10 +680,10 @@ async fn a_back_end_that_does_not_stop_delays_its_session_but_not_its_outcome() 
         }
         Ok(stop())
     });
-    bench.runs.start(in_session("stubborn", "main")).expect("the run starts");
-    bench.runs.start(in_session("next", "main")).expect("the run waits");
+    bench.runs.start(in_session("stubborn", "main")).await.expect("the run starts");
+    bench.runs.start(in_session("next", "main")).await.expect("the run waits");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bench.runs.abort("stubborn").expect("the run exists");
+    bench.runs.abort("stubborn").await.expect("the run exists");
     assert!(bench.stands("stubborn").await.outcome.is_some());
     bench.told();
 
@@ -681,11 +707,11 @@ async fn every_run_has_one_outcome_however_starts_ends_and_aborts_fall_together(
             let runs = bench.runs.clone();
             tokio::spawn(async move {
                 let key = format!("k{n}");
-                let ack = runs.start(in_session(&key, &format!("s{}", n % 20))).expect("there is room");
+                let ack = runs.start(in_session(&key, &format!("s{}", n % 20))).await.expect("there is room");
                 assert_eq!(ack.status, AckStatus::Accepted);
                 if n % 2 == 0 {
                     tokio::task::yield_now().await;
-                    runs.abort(&key).expect("the run exists");
+                    runs.abort(&key).await.expect("the run exists");
                 }
                 runs.wait(&key, None).await.expect("the run exists").outcome.expect("it ended")
             })
@@ -704,14 +730,14 @@ async fn every_run_has_one_outcome_however_starts_ends_and_aborts_fall_together(
 #[tokio::test(start_paused = true)]
 async fn draining_lets_runs_end_and_starts_no_more() {
     let bench = slow(RunLimits::default());
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
-    bench.runs.start(in_session("k2", "main")).expect("the run waits");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
+    bench.runs.start(in_session("k2", "main")).await.expect("the run waits");
     let begin = Instant::now();
     let runs = bench.runs.clone();
     let draining = tokio::spawn(async move { runs.drain(Duration::from_secs(60)).await });
     tokio::task::yield_now().await;
-    assert_eq!(bench.runs.start(in_session("k3", "main")), Err(StartError::Draining));
-    let repeat = bench.runs.start(in_session("k1", "main")).expect("the key is known");
+    assert!(matches!(bench.runs.start(in_session("k3", "main")).await, Err(StartError::Draining)));
+    let repeat = bench.runs.start(in_session("k1", "main")).await.expect("the key is known");
     assert_eq!(repeat.status, AckStatus::InFlight);
     assert_eq!(draining.await.expect("draining does not panic"), 0);
     assert_eq!(begin.elapsed().as_secs(), 2);
@@ -725,7 +751,7 @@ async fn draining_lets_runs_end_and_starts_no_more() {
 async fn draining_aborts_what_takes_too_long() {
     let mut bench = endless();
     for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "b")] {
-        bench.runs.start(in_session(key, session)).expect("the run is accepted");
+        bench.runs.start(in_session(key, session)).await.expect("the run is accepted");
     }
     let begin = Instant::now();
     assert_eq!(bench.runs.drain(Duration::from_secs(3)).await, 3);
@@ -744,7 +770,7 @@ async fn draining_aborts_what_takes_too_long() {
 #[tokio::test(start_paused = true)]
 async fn a_plain_turn_publishes_its_events_in_order() {
     let mut bench = echo(100);
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     bench.outcome("k1").await;
     assert_eq!(
         bench.told(),
@@ -784,7 +810,7 @@ fn deltas(bench: &mut Bench) -> Vec<AgentEvent> {
             if event.stream == AgentStream::Assistant {
                 deltas.push(event);
             }
-        } else {
+        } else if event.name == EventName::Chat {
             let chat = chat_event(&event);
             assert!(chat.state != ChatState::Delta || Some(chat.seq) == deltas.last().map(|last| last.seq));
         }
@@ -796,7 +822,7 @@ fn deltas(bench: &mut Bench) -> Vec<AgentEvent> {
 async fn text_is_published_by_windows_and_none_is_lost() {
     // wire.md section 9 counts 28 events for this.
     let mut bench = chunks(100, 20, "ab ");
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(deltas(&mut bench).len(), 1, "the first text does not wait");
     bench.outcome("k1").await;
@@ -821,7 +847,7 @@ async fn text_that_waits_is_published_when_its_window_is_over() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         Ok(stop())
     });
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     tokio::time::sleep(Duration::from_millis(80)).await;
     let texts: Vec<_> = deltas(&mut bench).into_iter().map(|event| event.data["text"].clone()).collect();
     assert_eq!(texts, ["a", "abc"]);
@@ -834,7 +860,7 @@ async fn long_answers_are_published_in_longer_windows() {
     const PIECE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     // 1 MiB in 20 seconds: windows of 75 ms alone would publish 270 times 0.5 MiB on average.
     let mut bench = chunks(16_384, 1, PIECE);
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     let outcome = bench.outcome("k1").await;
     assert_eq!(text_of(&outcome).map(str::len), Some(1_048_576));
     let deltas = deltas(&mut bench);
@@ -851,7 +877,7 @@ async fn an_answer_without_text_is_complete_too() {
         output.push("");
         Ok(stop())
     });
-    bench.runs.start(in_session("k1", "main")).expect("the run starts");
+    bench.runs.start(in_session("k1", "main")).await.expect("the run starts");
     let outcome = bench.outcome("k1").await;
     assert_eq!((outcome.status, outcome.result.map(|r| r.payloads.len())), (RunStatus::Ok, Some(0)));
     assert_eq!(bench.told().last().map(String::as_str), Some("5 chat final - | - | stop | -"));
@@ -863,8 +889,8 @@ async fn an_answer_without_text_is_complete_too() {
 async fn runs_and_sessions_are_listed() {
     let bench = slow(RunLimits::default());
     let labelled = RunRequest { label: Some("nightly".to_owned()), ..in_session("k1", "a") };
-    bench.runs.start(labelled).expect("the run starts");
-    bench.runs.start(in_session("k2", "a")).expect("the run waits");
+    bench.runs.start(labelled).await.expect("the run starts");
+    bench.runs.start(in_session("k2", "a")).await.expect("the run waits");
     tokio::task::yield_now().await;
     let active = bench.runs.active();
     assert_eq!(active.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["k1", "k2"]);
@@ -873,25 +899,22 @@ async fn runs_and_sessions_are_listed() {
         (Some("nightly"), "agent:main:a")
     );
     assert!(active[0].started_at.is_some() && active[1].started_at.is_none());
-    bench.runs.start(in_session("k3", "agent:large:b")).expect("the run starts");
-    let keys = |agent| -> Vec<String> {
-        bench.runs.sessions(agent, 10).recent.into_iter().map(|session| session.key).collect()
-    };
-    assert_eq!(keys(None), ["agent:large:b", "agent:main:a"]);
-    assert_eq!(keys(Some("main")), ["agent:main:a"]);
+    bench.runs.start(in_session("k3", "agent:large:b")).await.expect("the run starts");
+    assert_eq!(bench.runs.session_count(None), 2);
+    assert_eq!(bench.runs.session_count(Some("main")), 1);
     for key in ["k2", "k3"] {
         bench.outcome(key).await;
     }
     assert!(bench.runs.active().is_empty());
-    assert_eq!(bench.runs.sessions(None, 0).count, 2);
+    assert_eq!(bench.runs.session_count(None), 2);
 }
 
 // What sessions remember
 
 /// What was said in a session, each message in one line.
-fn said(bench: &Bench, session_key: &str) -> Vec<String> {
-    let Some(session) = bench.runs.session(session_key) else { return Vec::new() };
-    let page = bench.transcripts.page(session.id, 0, 100, usize::MAX);
+async fn said(bench: &Bench, session_key: &str) -> Vec<String> {
+    let Some(session) = bench.session(session_key).await else { return Vec::new() };
+    let page = bench.store.page(session.transcript, 0, 100, usize::MAX).await.expect("it can be read");
     page.messages
         .iter()
         .map(|message| match &message.entry.author {
@@ -911,20 +934,21 @@ fn chat(key: &str, session: &str) -> RunRequest {
 async fn each_method_has_keys_of_its_own() {
     let bench = slow(RunLimits::default());
     for request in [chat("k1", "a"), in_session("k1", "b")] {
-        assert_eq!(bench.runs.start(request).expect("it starts").status, AckStatus::Accepted);
+        assert_eq!(bench.runs.start(request).await.expect("it starts").status, AckStatus::Accepted);
     }
     for request in [chat("k1", "x"), in_session("k1", "x")] {
-        assert_eq!(bench.runs.start(request).expect("it is known").status, AckStatus::InFlight);
+        assert_eq!(bench.runs.start(request).await.expect("it is known").status, AckStatus::InFlight);
     }
     assert_eq!(bench.runs.counts().active, 2);
     // Both are called `k1`: of two that go on, that of `agent` is meant.
-    assert!(bench.runs.abort("k1").expect("it exists").aborted);
-    assert_eq!(said(&bench, "agent:main:b"), Vec::<String>::new());
+    assert!(bench.runs.abort("k1").await.expect("it exists").aborted);
+    assert_eq!(said(&bench, "agent:main:b").await, ["user hello"]);
     assert_eq!(bench.stands("k1").await.status, WaitStatus::Timeout);
-    assert_eq!(text_of(&bench.outcome("k1").await), Some("done"));
-    assert_eq!(bench.calls.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.stands("k1").await.status, WaitStatus::Error);
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 2);
     for request in [chat("k1", "x"), in_session("k1", "x")] {
-        assert_eq!(bench.runs.start(request).expect("it is known").status, AckStatus::Ended);
+        assert_eq!(bench.runs.start(request).await.expect("it is known").status, AckStatus::Ended);
     }
 }
 
@@ -933,12 +957,12 @@ async fn a_conversation_is_kept_turn_by_turn() {
     let bench = echo(1);
     for (key, message) in [("k1", "one"), ("k2", "two")] {
         let request = RunRequest { message: message.to_owned(), ..chat(key, "main") };
-        bench.runs.start(request).expect("it is accepted");
+        bench.runs.start(request).await.expect("it is accepted");
     }
     bench.outcome("k2").await;
     let expected = ["user one", "stop You said: one -", "user two", "stop You said: two -"];
-    assert_eq!(said(&bench, "agent:main:main"), expected);
-    let session = bench.runs.session("agent:main:main").expect("it was used");
+    assert_eq!(said(&bench, "agent:main:main").await, expected);
+    let session = bench.session("agent:main:main").await.expect("it was used");
     assert!(session.active.is_empty());
     let last = session.last_run.expect("it had runs");
     assert_eq!((last.run_id.as_str(), last.end.map(|end| end.status)), ("k2", Some(SessionStatus::Done)));
@@ -947,8 +971,8 @@ async fn a_conversation_is_kept_turn_by_turn() {
 #[tokio::test(start_paused = true)]
 async fn what_was_said_before_an_abort_or_a_failure_is_kept() {
     let bench = endless();
-    bench.runs.start(chat("k1", "main")).expect("it starts");
-    bench.runs.start(chat("k2", "main")).expect("it waits");
+    bench.runs.start(chat("k1", "main")).await.expect("it starts");
+    bench.runs.start(chat("k2", "main")).await.expect("it waits");
     tokio::time::sleep(Duration::from_millis(200)).await;
     let activity = bench.runs.activity("agent:main:main", 20, 3);
     assert_eq!(
@@ -958,31 +982,31 @@ async fn what_was_said_before_an_abort_or_a_failure_is_kept() {
     let waiting: Vec<_> = activity.waiting.into_iter().map(|run| (run.run_id, run.message)).collect();
     assert_eq!((waiting, activity.waiting_total), (vec![("k2".to_owned(), "hel".to_owned())], 1));
 
-    assert_eq!(bench.runs.abort_in("agent:main:main", Aborted::All), ["k1", "k2"]);
-    assert_eq!(said(&bench, "agent:main:main"), ["user hello", "rpc partly -"]);
-    let session = bench.runs.session("agent:main:main").expect("it was used");
+    assert_eq!(bench.runs.abort_in("agent:main:main", Aborted::All).await, ["k1", "k2"]);
+    assert_eq!(said(&bench, "agent:main:main").await, ["user hello", "rpc partly -"]);
+    let session = bench.session("agent:main:main").await.expect("it was used");
     assert_eq!(session.last_run.and_then(|run| run.end).map(|end| end.status), Some(SessionStatus::Killed));
 
     let bench = scripted(RunLimits::default(), |_, output| async move {
         output.push("half");
         Err(BackendError::new(BackendErrorKind::RateLimit, "too many requests"))
     });
-    bench.runs.start(chat("k1", "main")).expect("it starts");
+    bench.runs.start(chat("k1", "main")).await.expect("it starts");
     bench.outcome("k1").await;
-    assert_eq!(said(&bench, "agent:main:main"), ["user hello", "error half too many requests"]);
+    assert_eq!(said(&bench, "agent:main:main").await, ["user hello", "error half too many requests"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_session_is_aborted_and_no_other() {
     let bench = endless();
     for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "a"), ("k4", "b")] {
-        bench.runs.start(chat(key, session)).expect("it is accepted");
+        bench.runs.start(chat(key, session)).await.expect("it is accepted");
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(bench.runs.abort_in("agent:main:nothing", Aborted::All), Vec::<String>::new());
-    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k4")), Vec::<String>::new());
-    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k2")), ["k2"]);
-    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Current), ["k1"]);
+    assert_eq!(bench.runs.abort_in("agent:main:nothing", Aborted::All).await, Vec::<String>::new());
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k4")).await, Vec::<String>::new());
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Run("k2")).await, ["k2"]);
+    assert_eq!(bench.runs.abort_in("agent:main:a", Aborted::Current).await, ["k1"]);
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(
         bench.runs.activity("agent:main:a", 20, 9).current.map(|run| run.run_id).as_deref(),
@@ -996,7 +1020,7 @@ async fn a_failed_turn_says_what_kind_of_failure_it_was() {
     let mut bench = scripted(RunLimits::default(), |_, _| async move {
         Err(BackendError::new(BackendErrorKind::RateLimit, "too many requests"))
     });
-    bench.runs.start(chat("k1", "main")).expect("it starts");
+    bench.runs.start(chat("k1", "main")).await.expect("it starts");
     bench.outcome("k1").await;
     let mut kinds = Vec::new();
     while let Ok(event) = bench.events.try_recv() {
@@ -1005,4 +1029,218 @@ async fn a_failed_turn_says_what_kind_of_failure_it_was() {
         }
     }
     assert_eq!(kinds, [Some(openclaw_schema::events::ChatErrorKind::RateLimit)]);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_stored_is_refused_and_its_key_is_free() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // A folder where the file should be.
+    let path = directory.path().join("gateway.sqlite");
+    std::fs::create_dir(&path).expect("a folder can be made");
+    let backend = Arc::new(EchoBackend::new(Duration::ZERO));
+    let bench = bench_on(Store::new(path.clone()), backend, Arc::default(), RunLimits::default());
+    for _ in 0..2 {
+        let refused = bench.runs.start(in_session("k1", "main")).await.expect_err("there is no database");
+        assert!(matches!(refused, StartError::Store(_)), "{refused}");
+        assert_eq!(bench.runs.counts(), RunCounts::default());
+    }
+    std::fs::remove_dir(&path).expect("it is empty");
+    bench.runs.start(in_session("k1", "main")).await.expect("it is stored now");
+    assert_eq!(text_of(&bench.outcome("k1").await), Some("You said: hello"));
+}
+
+// Aborting, wherever the run stands
+
+/// Where a back end stands when its run is aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    FirstToken,
+    Midway,
+    Answered,
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_gives_the_recorded_shapes_once_wherever_the_run_stands() {
+    for (stage, texts, status) in [
+        (Stage::Connecting, vec![], "aborted"),
+        (Stage::FirstToken, vec!["one "], "aborted"),
+        (Stage::Midway, vec!["one ", "one two "], "aborted"),
+        (Stage::Answered, vec!["one ", "one two "], "final"),
+    ] {
+        let mut bench = scripted(RunLimits::default(), move |request, output| async move {
+            if stage == Stage::Connecting {
+                request.cancel.cancelled().await;
+            }
+            output.push("one ");
+            if stage == Stage::FirstToken {
+                request.cancel.cancelled().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            output.push("two ");
+            if stage == Stage::Midway {
+                request.cancel.cancelled().await;
+            }
+            Ok(stop())
+        });
+        bench.runs.start(in_session("k1", "main")).await.expect("it starts");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Two at once: one of them does it, or none.
+        let (first, second) = tokio::join!(bench.runs.abort("k1"), bench.runs.abort("k1"));
+        let did = [first, second].map(|result| result.expect("the run exists").aborted);
+        assert_eq!(did.iter().filter(|did| **did).count(), usize::from(status == "aborted"), "{stage:?}");
+        assert!(!bench.runs.abort("k1").await.expect("the run exists").aborted);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+
+        let told = bench.told();
+        let deltas: Vec<_> = told.iter().filter(|line| line.contains("chat delta")).collect();
+        assert_eq!(deltas.len(), texts.len(), "{stage:?}: {told:?}");
+        let ends: Vec<_> = told.iter().filter(|line| line.contains(&format!("chat {status}"))).collect();
+        let lifecycle_ends = told.iter().filter(|line| line.contains(r#""phase":"end""#)).count();
+        assert_eq!((ends.len(), lifecycle_ends), (1, 1), "{stage:?}: {told:?}");
+        let text = texts.last().copied();
+        assert!(ends[0].contains(&format!("- | {} | ", text.unwrap_or("-"))), "{stage:?}: {ends:?}");
+        let result = bench.stands("k1").await;
+        let outcome = result.outcome.expect("it ended");
+        assert_eq!(text_of(&outcome), text, "{stage:?}");
+        let expected = match stage {
+            Stage::Answered => (RunStatus::Ok, "completed", "stop"),
+            _ => (RunStatus::Timeout, "aborted", "rpc"),
+        };
+        assert_eq!(
+            (outcome.status, outcome.summary.as_str(), outcome.stop_reason.as_deref().unwrap_or("-")),
+            expected
+        );
+        let kept = match (stage, text) {
+            (Stage::Answered, Some(text)) => vec!["user hello".to_owned(), format!("stop {text} -")],
+            (_, Some(text)) => vec!["user hello".to_owned(), format!("rpc {text} -")],
+            (_, None) => vec!["user hello".to_owned()],
+        };
+        assert_eq!(said(&bench, "agent:main:main").await, kept, "{stage:?}");
+    }
+}
+
+// What outlives the gateway
+
+/// The same database after the gateway was killed: nothing of the first one goes on.
+fn restarted<F, Fut>(bench: &Bench, script: F) -> Bench
+where
+    F: Fn(BackendRequest, TextSink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<BackendAnswer, BackendError>> + Send + 'static,
+{
+    let calls = Arc::<AtomicUsize>::default();
+    let backend = Arc::new(Scripted { script, calls: Arc::clone(&calls) });
+    bench_on(bench.store.clone(), backend, calls, RunLimits::default())
+}
+
+async fn answer_with_message(
+    request: BackendRequest,
+    output: TextSink,
+) -> Result<BackendAnswer, BackendError> {
+    output.push(&format!("heard {}", request.message));
+    Ok(stop())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_gateway_left_gets_one_outcome_each() {
+    let first = endless();
+    for (key, session) in [("k1", "a"), ("k2", "a"), ("k3", "b")] {
+        first.runs.start(chat(key, session)).await.expect("it is accepted");
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // k1 and k3 go on, k2 waits.
+    let second = restarted(&first, answer_with_message);
+    second.runs.recover().await;
+    for key in ["k1", "k3"] {
+        let result = second.runs.wait(key, None).await.expect("it exists");
+        assert_eq!((result.status, result.stop_reason.as_deref()), (WaitStatus::Error, Some("interrupted")));
+        let outcome = result.outcome.expect("it ended");
+        assert_eq!((outcome.status, outcome.summary.as_str()), (RunStatus::Error, run::INTERRUPTED));
+        let repeat = second.runs.start(chat(key, "a")).await.expect("the key is known");
+        assert_eq!(repeat.status, AckStatus::Ended);
+    }
+    assert_eq!(text_of(&second.outcome("k2").await), Some("heard hello"));
+    assert_eq!(
+        said(&second, "agent:main:a").await,
+        ["user hello", &format!("interrupted  {}", run::INTERRUPTED), "user hello", "stop heard hello -"]
+    );
+    assert_eq!(second.calls.load(Ordering::SeqCst), 1, "what was under way is not asked again");
+    assert_eq!(second.runs.session_count(None), 2);
+
+    // A third life finds nothing to do, and the same outcomes.
+    let third = restarted(&second, answer_with_message);
+    third.runs.recover().await;
+    for key in ["k1", "k2", "k3"] {
+        assert_eq!(third.stands(key).await, second.stands(key).await);
+    }
+    assert_eq!(third.runs.counts(), RunCounts::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_an_agent_that_is_gone_has_an_outcome_too() {
+    let first = endless();
+    first.runs.start(in_session("k1", "agent:large:a")).await.expect("it is accepted");
+    first.runs.start(in_session("k2", "agent:large:a")).await.expect("it waits");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut second = restarted(&first, answer_with_message);
+    let Some(inner) = Arc::get_mut(&mut second.runs.inner) else { panic!("nothing goes on yet") };
+    inner.agents.list.retain(|agent| agent.id != "large");
+    second.runs.recover().await;
+    assert_eq!(second.outcome("k1").await.stop_reason.as_deref(), Some("interrupted"));
+    let outcome = second.outcome("k2").await;
+    assert_eq!(
+        (outcome.status, outcome.summary.as_str()),
+        (RunStatus::Error, "no agent `large`; `agents.list` lists them")
+    );
+    assert_eq!(second.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_starts_before_what_was_left_is_settled() {
+    let first = endless();
+    first.runs.start(chat("k1", "a")).await.expect("it starts");
+    first.runs.start(chat("k2", "a")).await.expect("it waits");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let second = restarted(&first, answer_with_message);
+    second.runs.inner.recovered.send_replace(false);
+    let runs = second.runs.clone();
+    let early = tokio::spawn(async move { runs.start(chat("k3", "a")).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!early.is_finished());
+    second.runs.recover().await;
+    early.await.expect("it does not panic").expect("it starts");
+    second.outcome("k3").await;
+    let said = said(&second, "agent:main:a").await;
+    assert_eq!(said.iter().filter(|line| line.starts_with("user")).count(), 3, "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("stop heard hello -"));
+}
+
+// What a model is told
+
+#[tokio::test(start_paused = true)]
+async fn a_model_is_told_what_was_said_before() {
+    let bench = scripted(RunLimits::default(), |request, output| async move {
+        let turns = request.history.iter().map(|turn| match turn.author {
+            TurnAuthor::User => format!("u:{}", turn.text),
+            TurnAuthor::Assistant => format!("a:{}", turn.text),
+        });
+        output.push(&turns.collect::<Vec<_>>().join("|"));
+        Ok(stop())
+    });
+    let say = |key: &str, message: &str| RunRequest { message: message.to_owned(), ..chat(key, "main") };
+    for (key, message, told) in [("k1", "one", None), ("k2", "two", Some("u:one")), ("k3", "three", None)] {
+        bench.runs.start(say(key, message)).await.expect("it starts");
+        let outcome = bench.outcome(key).await;
+        if told.is_some() {
+            assert_eq!(text_of(&outcome), told);
+        }
+    }
+    // The first answer had no words: it is no turn.
+    assert_eq!(text_of(&bench.outcome("k3").await), Some("u:one\n\ntwo|a:u:one"));
+    let other = RunRequest { session_key: Some("other".to_owned()), ..say("k4", "four") };
+    bench.runs.start(other).await.expect("it starts");
+    assert_eq!(text_of(&bench.outcome("k4").await), None, "another session knows nothing of it");
+    // A model without a window of its own has 6144 tokens for what is said, at three bytes each.
+    bench.runs.start(say("k5", &"x".repeat(18_432))).await.expect("it starts");
+    assert_eq!(text_of(&bench.outcome("k5").await), None);
 }

@@ -401,7 +401,7 @@ pub(super) fn decoded(text: &str) -> crate::decoders::Frame {
 /// `None` for an event that the connection's scopes do not allow.
 pub(crate) fn event(event: &Event, connection: &Connection, versions: StateVersions) -> Option<String> {
     // Presence is for readers, whatever else is said (wire.md section 7).
-    if !connection.scopes().allows(event.name.record().scope) {
+    if !connection.scopes().allows(event.name.record().scope) || !connection.watches(&event.audience) {
         return None;
     }
     let (name, payload) = (event.name.name(), event.payload.get());

@@ -17,7 +17,8 @@ use crate::{
 pub struct AgentParams {
     /// What to say to the agent.
     pub message: Text<1, 1_000_000>,
-    /// Names this run. The same key never starts a second run: a repeat is told how the first one stands.
+    /// Names this run. The same key never starts a second run, also when the gateway is killed in between: a repeat is
+    /// told how the first one stands, until a day after its end (at most 10000 outcomes are kept).
     /// Clients and the command line make one when the caller leaves it out.
     pub idempotency_key: Text<1, 256>,
     /// The agent; the default agent when absent.
@@ -30,11 +31,14 @@ pub struct AgentParams {
     /// The model, as `provider/id` or an id of the catalogue; the agent's model when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Text<1, 256>>,
-    /// How long the run may take, in seconds. 600 by default.
+    /// How long the run may take, in seconds. 600 by default; 0 for as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Bounded<1, 86_400>>,
-    /// Whether the answer is also delivered to a chat channel. This gateway has none: only `false` has a
-    /// meaning.
+    pub timeout: Option<Bounded<0, 86_400>>,
+    /// How much the model is to think before it answers. A hint that only models with `reasoning` heed; this gateway
+    /// passes it to none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<Text<0, 64>>,
+    /// Whether the answer is also delivered to a chat channel. This gateway has none: a call with `true` is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<bool>,
     /// Added to the system prompt of this run.
@@ -102,7 +106,8 @@ pub struct AgentOutcome {
     /// The answer; absent when the run failed before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<AgentResult>,
-    /// Why the run stopped, for example `stop`, `rpc` (aborted by a call) or `timeout`.
+    /// Why the run stopped, for example `stop`, `rpc` (aborted by a call), `timeout` or `interrupted` (the gateway died
+    /// while it went on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<String>,
 }
@@ -261,7 +266,11 @@ pub struct AgentAbortResult {
 pub trait Agent {
     /// Starts a run: says something to an agent.
     ///
-    /// Answers at once with an acknowledgement. The outcome comes later: over JSON-RPC from `agent.wait` or the
+    /// Answers with an acknowledgement as soon as the run is stored: from then on it gets exactly one outcome, whatever
+    /// becomes of the gateway. A run that waits when the gateway dies starts at its next start; one that was under way
+    /// ends with an error whose `stopReason` is `interrupted`.
+    ///
+    /// The outcome comes later: over JSON-RPC from `agent.wait` or the
     /// `agent` and `chat` events, over OpenClaw frames as a second response with the same id. A run goes on
     /// when its caller disconnects.
     ///
@@ -274,12 +283,12 @@ pub trait Agent {
     ///
     /// When the wait is over before the run, `status` is `timeout` and `final` is absent: call again.
     #[method(name = "agent.wait")]
-    #[meta(scope = "operator.write", since = "0.1.0", idempotent, long_poll, errors(NotFound), examples = agent_wait)]
+    #[meta(scope = "operator.write", since = "0.1.0", idempotent, long_poll, errors(NotFound, Unavailable), examples = agent_wait)]
     async fn agent_wait(&self, params: AgentWaitParams) -> RpcResult<AgentWaitResult>;
 
     /// Ends a run.
     #[method(name = "agent.abort")]
-    #[meta(scope = "operator.write", since = "0.1.0", idempotent, errors(NotFound), examples = agent_abort)]
+    #[meta(scope = "operator.write", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = agent_abort)]
     async fn agent_abort(&self, params: AgentAbortParams) -> RpcResult<AgentAbortResult>;
 }
 
@@ -295,6 +304,7 @@ fn agent() -> Examples<AgentParams, AgentAck> {
         session_key: Some(text("main")),
         model: None,
         timeout: None,
+        thinking: None,
         deliver: None,
         extra_system_prompt: None,
         label: None,
@@ -350,7 +360,7 @@ fn agent_wait() -> Examples<AgentWaitParams, AgentWaitResult> {
     Examples::success("a run that ends within ten seconds", params, result).refused(
         "a run that does not exist",
         json!({ "runId": "nothing" }),
-        RpcError::not_found("/runId", "no run `nothing`; outcomes are kept for ten minutes"),
+        RpcError::not_found("/runId", "no run `nothing`; outcomes are kept for a day"),
     )
 }
 
@@ -364,6 +374,6 @@ fn agent_abort() -> Examples<AgentAbortParams, AgentAbortResult> {
     .refused(
         "a run that does not exist",
         json!({ "runId": "nothing" }),
-        RpcError::not_found("/runId", "no run `nothing`; outcomes are kept for ten minutes"),
+        RpcError::not_found("/runId", "no run `nothing`; outcomes are kept for a day"),
     )
 }

@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     agent::TokenUsage,
-    sessions::{SessionModelDefaults, SessionRow, example_defaults, example_row},
+    sessions::{FastMode, SessionModelDefaults, SessionRow, example_defaults, example_row},
 };
 use crate::{
     RpcError, contract,
     contract::Examples,
     events::ChatContent,
-    types::{Bounded, Text, TimestampMs},
+    types::{Bounded, Text, TimestampMs, nullable},
 };
 
 /// Params of `chat.send`.
@@ -37,18 +37,30 @@ pub struct ChatSendParams {
     /// passes it to none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<Text<0, 64>>,
+    /// Whether the model is to answer faster. A hint; this gateway passes it to no model yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_mode: Option<FastMode>,
     /// What happens when a run goes on in the session already. This gateway knows one way, which is also the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_mode: Option<QueueMode>,
-    /// Whether the answer is also delivered to a chat channel. This gateway has none: only `false` has a meaning.
+    /// Whether the answer is also delivered to a chat channel. This gateway has none: a call with `true` is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<bool>,
+    /// Whether a message that begins like a command, such as `/new`, is said as it is. This gateway says every message
+    /// as it is: no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppress_command_interpretation: Option<bool>,
+    /// The id of the newest message that the session must have; null for none yet. The call is refused when somebody has
+    /// said something since.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Value::Null))]
+    pub expected_leaf_entry_id: Option<Option<Text<1, 64>>>,
     /// Pictures, sounds and files. This gateway takes none yet: a call with any is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<Vec<Map<String, Value>>>,
-    /// How long the run may take, in milliseconds. 600000 by default.
+    /// How long the run may take, in milliseconds. 600000 by default; 0 for as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<Bounded<1, 86_400_000>>,
+    pub timeout_ms: Option<Bounded<0, 86_400_000>>,
 }
 
 /// What happens to a message when a run goes on in its session already.
@@ -129,6 +141,9 @@ pub struct ChatHistoryParams {
     /// How many of the newest messages to leave out; 0 by default. `nextOffset` of the result before fits here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Bounded<0, 4_294_967_295>>,
+    /// Answers what was said since, oldest first: `deltaCursor` of an earlier result. Not together with `offset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Text<1, 128>>,
     /// The longest text of a message, in characters (Unicode scalar values); a longer one is cut, and marked so.
     /// 500000 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,19 +159,26 @@ pub struct ChatHistoryResult {
     /// The id of the session; absent when nobody has used it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// What a call with a `cursor` was answered; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<HistoryKind>,
     /// The messages, oldest first; empty for a session that nobody has used yet.
     #[serde(default)]
     pub messages: Vec<HistoryMessage>,
     /// Messages whose turn has not come yet.
     #[serde(default)]
     pub pending_inputs: PendingInputs,
+    /// The `cursor` with which the next call gets what is said from now on; with `hasMore` of a `delta`, the next of what
+    /// was said. Absent when nobody has used the session yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_cursor: Option<String>,
     /// The `offset` of the messages before these; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_offset: Option<u64>,
-    /// Whether there are messages before these.
+    /// Whether there are messages before these; in a `delta`, behind these.
     #[serde(default)]
     pub has_more: bool,
-    /// How many messages of the session are kept.
+    /// How many messages the session has.
     #[serde(default)]
     pub total_messages: u64,
     /// What sessions use that choose nothing themselves.
@@ -167,6 +189,16 @@ pub struct ChatHistoryResult {
     /// The run that goes on in the session now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight_run: Option<InFlightRun>,
+}
+
+/// What a call of `chat.history` with a `cursor` was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryKind {
+    /// What was said since.
+    Delta,
+    /// The session began anew since: the newest messages, as without a cursor.
+    Reset,
 }
 
 /// One message of a conversation, as it is kept.
@@ -210,7 +242,7 @@ pub struct HistoryMessage {
 pub struct MessageMark {
     /// The id of the message, unique.
     pub id: String,
-    /// Its position in the session, counted from 1. Messages that are kept no more leave a gap before the first.
+    /// Its position in the session, counted from 1 without a hole.
     pub seq: u64,
     /// The run that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -302,19 +334,50 @@ pub trait Chat {
 
     /// Ends the runs of a session, or one of them.
     #[method(name = "abort")]
-    #[meta(scope = "operator.write", since = "0.1.0", idempotent, errors(NotFound), examples = chat_abort)]
+    #[meta(scope = "operator.write", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = chat_abort)]
     async fn chat_abort(&self, params: ChatAbortParams) -> RpcResult<ChatAbortResult>;
 
     /// Answers what was said in a session, newest page first, and what goes on in it now.
     ///
-    /// Messages live as long as the gateway; the oldest are dropped when there are too many.
+    /// Messages are kept until their session is reset or deleted.
     #[method(name = "history")]
-    #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound), examples = chat_history)]
-    fn chat_history(&self, params: ChatHistoryParams) -> RpcResult<ChatHistoryResult>;
+    #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = chat_history)]
+    async fn chat_history(&self, params: ChatHistoryParams) -> RpcResult<ChatHistoryResult>;
+
+    /// Adds a message to a session, as if its agent had said it; no model is asked.
+    #[method(name = "inject")]
+    #[meta(scope = "operator.admin", since = "0.1.0", errors(NotFound, Unavailable), examples = chat_inject)]
+    async fn chat_inject(&self, params: ChatInjectParams) -> RpcResult<ChatInjectResult>;
+}
+
+/// Params of `chat.inject`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChatInjectParams {
+    /// The session: `main`, any name, or a full key. It must have been used before.
+    pub session_key: Text<1, 512>,
+    /// The agent; the one that the session key names, or the default agent, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<Text<1, 64>>,
+    /// What the agent is to have said.
+    pub message: Text<1, 1_000_000>,
+    /// Where it comes from: it is put before the message, in brackets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Text<0, 100>>,
+}
+
+/// Result of `chat.inject`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatInjectResult {
+    /// Always true.
+    pub ok: bool,
+    /// The id of the message.
+    pub message_id: String,
 }
 
 /// The messages of the examples.
-pub(super) fn example_messages() -> Vec<HistoryMessage> {
+pub(crate) fn example_messages() -> Vec<HistoryMessage> {
     let message = |seq: u64, id: &str, at: u64| HistoryMessage {
         role: "user".to_owned(),
         content: vec![ChatContent::Text { text: "hello".to_owned() }],
@@ -367,8 +430,11 @@ fn chat_send() -> Examples<ChatSendParams, ChatSendResult> {
         agent_id: None,
         session_id: None,
         thinking: None,
+        fast_mode: None,
         queue_mode: None,
         deliver: None,
+        suppress_command_interpretation: None,
+        expected_leaf_entry_id: None,
         attachments: None,
         timeout_ms: None,
     };
@@ -403,14 +469,17 @@ fn chat_history() -> Examples<ChatHistoryParams, ChatHistoryResult> {
         session_id: None,
         limit: Some(Bounded::clamped(50)),
         offset: None,
+        cursor: None,
         max_chars: None,
     };
     let session_info = example_row();
     let result = ChatHistoryResult {
         session_key: "main".to_owned(),
         session_id: session_info.session_id.clone(),
+        kind: None,
         messages: example_messages(),
         pending_inputs: PendingInputs::default(),
+        delta_cursor: Some("0199f3c4-5b7e-7c1e-9f55-000000000000:2".to_owned()),
         next_offset: None,
         has_more: false,
         total_messages: 2,
@@ -424,5 +493,22 @@ fn chat_history() -> Examples<ChatHistoryParams, ChatHistoryResult> {
             "an agent that does not exist",
             json!({ "sessionKey": "agent:nobody:main" }),
             unknown_agent(),
+        )
+}
+
+fn chat_inject() -> Examples<ChatInjectParams, ChatInjectResult> {
+    let params = ChatInjectParams {
+        session_key: text("main"),
+        agent_id: None,
+        message: text("The lamps are dimmed."),
+        label: Some(text("lamps")),
+    };
+    let result = ChatInjectResult { ok: true, message_id: "0199f3c4-5b7e-7c1e-9f55-000000000003".to_owned() };
+    Examples::success("a word from elsewhere in the main session", params, result)
+        .invalid("a message of nothing", json!({ "sessionKey": "main", "message": "" }))
+        .refused(
+            "a session that nobody has used",
+            json!({ "sessionKey": "unused", "message": "hello" }),
+            RpcError::not_found("/sessionKey", "no session `agent:main:unused`; `sessions.list` lists them"),
         )
 }

@@ -426,10 +426,9 @@ pub trait Device {
     #[meta(scope = "operator.pairing", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = pair_rename)]
     async fn device_pair_rename(&self, params: DevicePairRenameParams) -> RpcResult<DevicePairRenameResult>;
 
-    /// Makes a setup code: a secret that pairs one device, once, without anyone being asked. It is good for ten
-    /// minutes, and until the gateway stops.
+    /// Makes a setup code: a secret that pairs one device, once, without anyone being asked.
     ///
-    /// Give it to the device as you would give it a password. Over a way that is not encrypted the device gets less:
+    /// It is good for ten minutes, and until the gateway stops. Give it to the device as you would give it a password. Over a way that is not encrypted the device gets less:
     /// `access` says what.
     #[method(name = "pair.setupCode", with_extensions)]
     #[meta(scope = "operator.admin", since = "0.1.0", errors(Denied), examples = pair_setup_code)]

@@ -349,8 +349,8 @@ pub trait Gateway {
 
     /// Says what the gateway is busy with: runs, sessions, clients.
     #[method(name = "status", with_extensions)]
-    #[meta(scope = "operator.read", since = "0.1.0", idempotent, examples = status)]
-    fn status(&self, params: StatusParams) -> RpcResult<StatusResult>;
+    #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(Unavailable), examples = status)]
+    async fn status(&self, params: StatusParams) -> RpcResult<StatusResult>;
 
     /// Lists the clients that are or were connected, the gateway itself first.
     #[method(name = "system-presence")]

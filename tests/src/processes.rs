@@ -1,4 +1,4 @@
-//! The command line's own binary as a process, for benches: built, started, watched, stopped.
+//! The command line's own binary as a process, for benches: built, started, watched, asked, stopped.
 
 use std::{
     io::{Read, Write},
@@ -8,8 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 /// The token of every gateway that benches start.
 pub const TOKEN: &str = "bench-token";
@@ -183,4 +188,61 @@ pub fn megabytes(kib: u64) -> f64 {
 pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * share).round() as usize]
+}
+
+/// Connects and asks, one call after the other.
+#[derive(Debug)]
+pub struct Caller {
+    socket: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+    next_id: u64,
+}
+
+impl Caller {
+    /// Connects to the gateway at a port of loopback.
+    ///
+    /// # Panics
+    ///
+    /// When the connection breaks.
+    pub async fn connect(port: u16) -> Self {
+        let mut request = format!("ws://127.0.0.1:{port}/rpc").into_client_request().expect("the URL is one");
+        let bearer = format!("Bearer {TOKEN}").parse().expect("a header");
+        request.headers_mut().insert("authorization", bearer);
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.expect("the gateway listens");
+        Self { socket, next_id: 0 }
+    }
+
+    /// Sends a call.
+    ///
+    /// # Panics
+    ///
+    /// When the connection breaks.
+    pub async fn send(&mut self, method: &str, params: &Value) {
+        self.next_id += 1;
+        let request = json!({ "jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params });
+        self.socket.send(Message::text(request.to_string())).await.expect("the connection is open");
+    }
+
+    /// The next text that the gateway sends.
+    ///
+    /// # Panics
+    ///
+    /// When the connection breaks.
+    pub async fn text(&mut self) -> String {
+        loop {
+            let message = self.socket.next().await.expect("the connection is open").expect("it is whole");
+            if let Message::Text(text) = message {
+                return text.as_str().to_owned();
+            }
+        }
+    }
+
+    /// Calls, and gives the next text that the gateway sends.
+    ///
+    /// # Panics
+    ///
+    /// When the connection breaks.
+    pub async fn ask(&mut self, method: &str, params: &Value) -> String {
+        self.send(method, params).await;
+        self.text().await
+    }
 }
