@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{
@@ -86,6 +87,16 @@ Examples:
   openclaw gateway usage-cost
   openclaw gateway usage-cost --days 7 --agent work
   openclaw gateway usage-cost --days 1 --json | jq .totals.totalCost";
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway logs --follow
+  openclaw gateway logs --since 10m --level warn
+  openclaw gateway logs --follow --json | jq -r .message";
+
+const AUTH_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway auth explain
+  openclaw --dev gateway auth explain --json";
 
 const INSTALL_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +108,7 @@ Examples:
 
 const SERVICE_EXAMPLES: &str = "\
 `cli/SERVICE.md` is the page on operating the service.";
+
 const DISCOVER_EXAMPLES: &str = "\
 Examples:
   openclaw gateway discover
@@ -208,15 +220,18 @@ pub(crate) enum GatewayCommand {
     Methods(MethodsArgs),
     Describe(DescribeArgs),
     Schema(SchemaArgs),
+    Logs(LogsArgs),
+    Auth(AuthArgs),
     Discover(DiscoverArgs),
     Dns(DnsArgs),
 }
 
 /// Run a gateway in the foreground.
 ///
-/// It stops at Ctrl-C or SIGTERM, after the calls in flight; a second signal ends it at once. It refuses to
-/// start unless the configuration says `gateway.mode: "local"`, and it never listens beyond loopback without
-/// a secret.
+/// It stops at Ctrl-C or SIGTERM, after the calls in flight; a second signal ends it at once. SIGUSR1 restarts it
+/// within its process, with the configuration read again, unless `commands.restart` is false; SIGHUP reads again what
+/// needs no restart. It refuses to start unless the configuration says `gateway.mode: "local"`, and it never listens
+/// beyond loopback without a secret.
 #[derive(Debug, Args)]
 #[command(args_override_self = true, after_help = RUN_EXAMPLES)]
 pub(crate) struct RunCommand {
@@ -263,13 +278,31 @@ pub(crate) struct RunArgs {
     pub(crate) allow_unconfigured: bool,
 
     /// With `--dev`: move configuration, credentials, sessions and workspace of the profile `dev` to a dated
-    /// backup folder, and begin anew.
+    /// backup folder, and begin anew. Asks first on a terminal.
     #[arg(long)]
     pub(crate) reset: bool,
 
-    /// Log debug lines.
+    /// Answer yes to the question that `--reset` asks.
+    #[arg(long, requires = "reset")]
+    pub(crate) yes: bool,
+
+    /// Stop what listens on the port first, and the gateway that holds the state directory: SIGTERM, then SIGKILL.
+    /// Processes of other users are left alone, and the start is refused.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Show debug lines on the console. The log file keeps its level.
     #[arg(long)]
     pub(crate) verbose: bool,
+
+    /// Which calls the console shows, of every protocol: the slow and the failed ones; each in one line; or requests
+    /// with their params, answers, events and connections.
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) ws_log: WsLogArg,
+
+    /// Short for `--ws-log compact`.
+    #[arg(long, conflicts_with = "ws_log")]
+    pub(crate) compact: bool,
 
     /// Write every raw model event to a file, one JSON line each, keys masked.
     #[arg(long)]
@@ -280,7 +313,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) raw_stream_path: Option<PathBuf>,
 
-    /// Show what command-line back ends such as `claude` write, stdout and stderr, and nothing else on the console.
+    /// Show what command-line back ends such as `claude` write, stdout and stderr, on the console, and of the
+    /// gateway's log errors alone.
     #[arg(long, alias = "cli-backend-logs")]
     pub(crate) claude_cli_logs: bool,
 
@@ -288,6 +322,18 @@ pub(crate) struct RunArgs {
     /// configuration then ends with 0, and nothing but errors before the log begins goes to the console.
     #[arg(long, value_name = "MANAGER", hide = true)]
     pub(crate) supervised_by: Option<SupervisorArg>,
+}
+
+/// Which calls the console shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WsLogArg {
+    /// Calls that failed, and calls that took 50 ms or more.
+    #[default]
+    Auto,
+    /// Requests with their params, answers, events, and the beginning and end of connections.
+    Full,
+    /// One line for every call.
+    Compact,
 }
 
 /// A service manager that does not tell exit codes apart.
@@ -681,6 +727,123 @@ pub(crate) struct SchemaArgs {
 
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// Read the log of a gateway.
+///
+/// Shows the last lines, and with `--follow` each new one, over restarts of the gateway too. With `--json` every line
+/// is one JSON object, as the gateway wrote it.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = format!("{LOGS_EXAMPLES}\n\n{}", exit_codes())
+)]
+pub(crate) struct LogsArgs {
+    /// Go on with each new line, until Ctrl-C. When the gateway goes away, wait until it is back.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// Only lines that are no older than this: a number with `ms`, `s`, `m`, `h` or `d`, such as `10m`.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) since: Option<Duration>,
+
+    /// Only lines that are no less severe than this.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) level: Option<SeverityArg>,
+
+    /// Show at most this many lines, the last ones; 200 by default. With `--follow`, those before the new ones.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=5000))]
+    pub(crate) limit: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// How severe a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum SeverityArg {
+    /// Every step.
+    Trace,
+    /// How it happened.
+    Debug,
+    /// What happened.
+    Info,
+    /// What may fail.
+    Warn,
+    /// What failed.
+    Error,
+}
+
+/// An age as people write it.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a number with `ms`, `s`, `m`, `h` or `d`, such as `10m`".to_owned();
+    let unit_at = text.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let factor: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    milliseconds.filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// Explain what callers of a gateway must present.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct AuthArgs {
+    #[command(subcommand)]
+    pub(crate) command: AuthCommand,
+}
+
+/// What to do about authentication.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    Explain(AuthExplainArgs),
+}
+
+/// Say where each credential of a gateway started here comes from, and which one counts.
+///
+/// No gateway is asked, nothing is started or changed, and no secret is shown: of long tokens the beginning of their
+/// SHA-256, of passwords only that there is one. Exit code 78 when the start would be refused.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = AUTH_EXAMPLES)]
+pub(crate) struct AuthExplainArgs {
+    /// As for `gateway run`.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) bind: Option<BindArg>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) auth: Option<AuthArg>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) password: Option<String>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Look for gateways on the networks of this machine, and in wide-area domains.

@@ -84,6 +84,14 @@ pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&s
     let Some(sub) = scan.args[sub_at].to_str().and_then(|name| gateway.find_subcommand(name)) else {
         return scan;
     };
+    // The same for a command of a command, such as `auth explain`.
+    if sub.has_subcommands() {
+        any.push(sub);
+        any.extend(sub.get_subcommands());
+        if let Some(leaf_at) = positional(&scan.args, sub_at + 1, &any, &mut scan.output) {
+            scan.args[sub_at + 1..=leaf_at].rotate_right(1);
+        }
+    }
     let known = [command, sub];
     if sub.get_name() != "call" {
         walk(&scan.args, sub_at + 1, &known, |token, arg| note(token, arg, &mut scan.output));

@@ -13,7 +13,7 @@ use openclaw_schema::{
     },
     problem,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -52,6 +52,16 @@ impl<'a> Connection<'a> {
         }
         let client = builder.connect().await.map_err(|error| told("", error, settings))?;
         Ok(Self { client, settings })
+    }
+
+    /// The client beneath.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// An error of the client, as this command tells it.
+    pub(crate) fn failed(&self, method: &str, error: Error) -> Failure {
+        told(method, error, self.settings).into()
     }
 
     /// Calls a method.
@@ -160,12 +170,20 @@ fn scope_of(method: &str, params: &RawValue) -> Scope {
     record.scope
 }
 
+/// Params as they are sent.
+pub(crate) fn params(params: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(params).expect("params of the contract serialise")
+}
+
 /// Reads the answer of `method` as `T`.
 pub(crate) fn read<T: DeserializeOwned>(method: &str, answer: &RawValue) -> Result<T> {
-    serde_json::from_str(answer.get()).map_err(|error| {
-        let message = format!("the answer to `{method}` does not have the declared shape");
-        CliError::new(Fault::Transport, "BAD_PAYLOAD", Exit::Protocol, message).cause(error).into()
-    })
+    serde_json::from_str(answer.get()).map_err(|error| unreadable(method, &error))
+}
+
+/// What `method` answers is not what it declares.
+pub(crate) fn unreadable(method: &str, error: &serde_json::Error) -> Failure {
+    let message = format!("the answer to `{method}` does not have the declared shape");
+    CliError::new(Fault::Transport, "BAD_PAYLOAD", Exit::Protocol, message).cause(error).into()
 }
 
 fn timed_out(limit: Duration, settings: &ClientSettings) -> CliError {

@@ -15,6 +15,7 @@ mod probe;
 mod service;
 mod settings;
 mod ssh;
+mod takeover;
 mod trust;
 mod watch;
 
@@ -25,7 +26,7 @@ use clap_complete::CompleteEnv;
 use openclaw_schema::methods;
 
 use crate::{
-    args::{Cli, GatewayArgs, GatewayCommand},
+    args::{AuthCommand, Cli, GatewayArgs, GatewayCommand},
     argv::{CallScan, OutputFlags},
     commands::completion,
     error::{CliError, Failure, Result},
@@ -129,6 +130,10 @@ fn dispatch(
         Some(GatewayCommand::Probe(args)) => commands::probe::probe(&args, global, printer),
         Some(GatewayCommand::Methods(args)) => commands::methods::methods(&args, global, printer),
         Some(GatewayCommand::Describe(args)) => commands::describe::describe(&args, global, printer),
+        Some(GatewayCommand::Logs(args)) => commands::logs::logs(&args, global, printer),
+        Some(GatewayCommand::Auth(args)) => match &args.command {
+            AuthCommand::Explain(args) => commands::auth::explain(args, global, printer),
+        },
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
         Some(GatewayCommand::Discover(args)) => commands::discover::discover(&args, global, printer),
         Some(GatewayCommand::Dns(args)) => commands::dns::dns(&args, global, printer),

@@ -1,4 +1,5 @@
-//! What a gateway and the service manager that started it tell each other: ready, stopping, alive, and how it ended.
+//! What a gateway and the service manager that started it tell each other: ready, reloading, stopping, alive, and how it
+//! ended.
 //!
 //! systemd names a socket in `NOTIFY_SOCKET` and takes one message a datagram (sd_notify(3)). Without a manager,
 //! everything here does nothing.
@@ -45,6 +46,13 @@ impl Supervisor {
     /// The gateway serves.
     pub(crate) fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// The gateway is busy with itself: it restarts, or reads its configuration again. [`Self::ready`] follows.
+    pub(crate) fn reloading(&self, status: &str) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS={status}"));
     }
 
     /// The gateway is stopping.
@@ -138,6 +146,9 @@ mod tests {
         assert_eq!(received(&socket), "WATCHDOG=1");
         while socket.set_nonblocking(true).is_ok() && socket.recv(&mut [0; 64]).is_ok() {}
         socket.set_nonblocking(false).expect("it waits again");
+        supervisor.reloading("restarting");
+        let reloading = received(&socket);
+        assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
         supervisor.stopping();
         assert!(received(&socket).starts_with("STOPPING=1\n"));
     }

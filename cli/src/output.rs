@@ -71,6 +71,23 @@ impl Printer {
         self.colour_err
     }
 
+    /// Whether somebody watches stdout.
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Asks a person a question that is answered with yes or no; anything but yes is no. `None` when nobody can be
+    /// asked.
+    pub(crate) fn ask(&self, question: &str) -> Option<bool> {
+        if self.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return None;
+        }
+        complain(&format!("{} [y/N] ", printable(question)));
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer).is_ok();
+        Some(read && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// How many columns text is wrapped to: the terminal's, but no more than can be read well; 80 in a pipe.
     pub(crate) fn width(&self) -> usize {
         if !io::stdout().is_terminal() {

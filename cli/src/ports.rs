@@ -1,4 +1,4 @@
-//! Who listens on a port of this machine.
+//! Who listens on the ports of this machine, and what is known of a process. Command lines are shown without secrets.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
+use listeners::{Protocol, SocketState};
 use serde::Serialize;
+
+use crate::{
+    error::{CliError, Fault, Result},
+    exit::Exit,
+};
 
 /// How long this machine may take to accept a connection to itself.
 const ACCEPT_LIMIT: Duration = Duration::from_millis(200);
@@ -41,25 +47,17 @@ pub(crate) struct Port {
 
 /// Looks at a port.
 pub(crate) fn look(port: u16) -> Port {
-    let mut addresses: BTreeMap<u32, (String, Vec<SocketAddr>)> = BTreeMap::new();
     // A system that does not tell leaves only the connection to judge by.
-    for listener in listeners::get_all().unwrap_or_default() {
-        let is_meant = listener.socket.port() == port
-            && listener.protocol == listeners::Protocol::TCP
-            && listener.state == listeners::SocketState::Listen;
-        if is_meant {
-            let entry = addresses.entry(listener.process.pid);
-            entry.or_insert_with(|| (listener.process.name, Vec::new())).1.push(listener.socket);
-        }
-    }
-    let listeners: Vec<Listener> = addresses
+    let listening = listening(|socket| socket.port() == port).unwrap_or_default();
+    let listeners: Vec<Listener> = listening
         .into_iter()
-        .map(|(pid, (command, mut sockets))| {
-            sockets.sort_unstable();
-            sockets.dedup();
-            let address = sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let (user, ppid) = owner(pid);
-            Listener { pid, command, address, user, command_line: command_line(pid), ppid }
+        .map(|(process, sockets)| Listener {
+            pid: process.pid,
+            command: process.name,
+            address: sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            user: process.user.map(user_name),
+            command_line: process.command_line,
+            ppid: process.parent,
         })
         .collect();
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -67,41 +65,97 @@ pub(crate) fn look(port: u16) -> Port {
     Port { port, is_busy, listeners }
 }
 
-/// The account and the parent of a process.
-fn owner(pid: u32) -> (Option<String>, Option<u32>) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u32>().ok()
+/// The processes that listen on the sockets that `is_meant` takes, and on which of them, in order. Processes of others
+/// are seen only with their rights.
+pub(crate) fn listening(is_meant: impl Fn(SocketAddr) -> bool) -> Result<Vec<(Process, Vec<SocketAddr>)>> {
+    let all = listeners::get_all().map_err(|error| {
+        CliError::new(Fault::Cli, "LISTEN", Exit::Transient, "the system does not say who listens where")
+            .cause(error)
+    })?;
+    let mut found: BTreeMap<u32, (String, Vec<SocketAddr>)> = BTreeMap::new();
+    for listener in all {
+        let listens = listener.protocol == Protocol::TCP && listener.state == SocketState::Listen;
+        if listens && is_meant(listener.socket) {
+            let entry = found.entry(listener.process.pid);
+            entry.or_insert_with(|| (listener.process.name, Vec::new())).1.push(listener.socket);
+        }
+    }
+    let known = |(pid, (name, mut sockets)): (u32, (String, Vec<SocketAddr>))| {
+        sockets.sort_unstable();
+        sockets.dedup();
+        (Process { name, ..Process::of(pid) }, sockets)
     };
-    let user = field("Uid:").map(|uid| {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let name = passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        });
-        name.unwrap_or_else(|| uid.to_string())
+    Ok(found.into_iter().map(known).collect())
+}
+
+/// What is known of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Its name; empty where the system does not tell.
+    pub(crate) name: String,
+    /// The user it runs as; absent where the system does not tell.
+    pub(crate) user: Option<u32>,
+    /// The process that started it.
+    pub(crate) parent: Option<u32>,
+    /// The command with its arguments, secrets hidden. A process that has ended has none, also while its parent has not
+    /// taken note of it.
+    pub(crate) command_line: Option<String>,
+}
+
+impl Process {
+    /// Looks at a process, which may be gone.
+    pub(crate) fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next().map(str::to_owned)
+        };
+        Self {
+            pid,
+            name: field("Name:").unwrap_or_default(),
+            user: field("Uid:").and_then(|user| user.parse().ok()),
+            parent: field("PPid:").and_then(|parent| parent.parse().ok()),
+            command_line: command_line(pid),
+        }
+    }
+}
+
+/// The name of a user, or its number where it has none.
+pub(crate) fn user_name(user: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
     });
-    (user, field("PPid:"))
+    name.unwrap_or_else(|| user.to_string())
 }
 
 fn command_line(pid: u32) -> Option<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut hide_next = false;
-    let words: Vec<String> = String::from_utf8_lossy(&bytes)
-        .split('\0')
-        .filter(|word| !word.is_empty())
-        .map(|word| {
-            let hide = std::mem::replace(&mut hide_next, matches!(word, "--token" | "--password"));
-            match word.split_once('=') {
-                _ if hide => "***".to_owned(),
-                Some((name @ ("--token" | "--password"), _)) => format!("{name}=***"),
-                _ => word.to_owned(),
-            }
-        })
-        .collect();
-    (!words.is_empty()).then(|| words.join(" "))
+    let line = shown(String::from_utf8_lossy(&bytes).split('\0').filter(|word| !word.is_empty()));
+    (!line.is_empty()).then_some(line)
+}
+
+/// A command line in one line, the values of what is secret left out.
+fn shown<'a>(args: impl Iterator<Item = &'a str>) -> String {
+    let mut is_secret = false;
+    let mut words = Vec::new();
+    for arg in args {
+        let name = arg.split('=').next().unwrap_or(arg);
+        let hides = ["token", "password", "secret", "key"].iter().any(|end| name.ends_with(end));
+        words.push(if std::mem::take(&mut is_secret) {
+            "***".to_owned()
+        } else if hides && name.len() < arg.len() {
+            format!("{name}=***")
+        } else {
+            is_secret = hides && name.starts_with("--");
+            arg.to_owned()
+        });
+    }
+    // A script on a command line has lines of its own.
+    words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -109,6 +163,14 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn a_command_line_is_shown_without_secrets() {
+        let show = |line: &str| shown(line.split(' '));
+        assert_eq!(show("openclaw gateway --token abc --port 1"), "openclaw gateway --token *** --port 1");
+        assert_eq!(show("x --password=abc API_key=abc y"), "x --password=*** API_key=*** y");
+        assert_eq!(shown(["sh", "-c", "a\n  b"].into_iter()), "sh -c a b");
+    }
 
     #[test]
     fn a_listener_of_this_process_is_found() {

@@ -12,6 +12,7 @@ use std::{
 
 use crate::state::StateError;
 
+mod auth;
 mod client;
 mod discovery;
 pub mod env;
@@ -19,12 +20,14 @@ mod file;
 mod json5;
 mod locations;
 mod models;
+mod modes;
 mod names;
 mod redact;
 mod serve;
 mod snapshot;
 
 pub use self::{
+    auth::{AuthReport, Candidate, SecretKind, explain_auth},
     client::{ClientFlags, ClientTarget, ProbeTarget, ProbeTargets, resolve_client, resolve_probe},
     discovery::{
         Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
@@ -35,7 +38,8 @@ pub use self::{
     locations::{LocationFlags, Locations},
     models::Models,
     names::{
-        AuthMode, BindMode, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy, UnknownName,
+        AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy,
+        UnknownName,
     },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
@@ -202,6 +206,48 @@ pub enum ConfigError {
         /// Who gave it.
         origin: Source,
     },
+    /// A secret that no caller can show as it is.
+    #[error("{origin} begins or ends with blanks, or has control characters")]
+    UnusableSecret {
+        /// Who gave it.
+        origin: Source,
+    },
+    /// What stands in an example where a secret is to be put.
+    #[error("{origin} is a placeholder and no secret")]
+    PlaceholderSecret {
+        /// Who gave it.
+        origin: Source,
+    },
+    /// Others could reach the gateway, and guess the secret.
+    #[error("{origin} has {length} characters; beyond loopback a {kind} has at least {least}")]
+    ShortSecret {
+        /// Who gave it.
+        origin: Source,
+        /// What it is: `token` or `password`.
+        kind: &'static str,
+        /// How many characters it has.
+        length: usize,
+        /// How many it needs.
+        least: usize,
+    },
+    /// Others could reach the gateway, and the secret is on every list.
+    #[error("{origin} is a word that is tried first")]
+    CommonSecret {
+        /// Who gave it.
+        origin: Source,
+    },
+    /// Others on this machine may change or read what only the gateway's user may.
+    #[error("{} {problem} (mode {mode:03o})", path.display())]
+    OpenToOthers {
+        /// The file or directory.
+        path: PathBuf,
+        /// What others may do with it.
+        problem: &'static str,
+        /// Its mode.
+        mode: u32,
+        /// What `chmod` is to be told.
+        chmod: &'static str,
+    },
     /// There is a token and a password, and nothing says which one callers must present.
     #[error("both a token ({token}) and a password ({password}) are set, and no authentication mode")]
     AmbiguousAuth {
@@ -292,6 +338,11 @@ impl ConfigError {
             Self::UnsupportedAuth { .. } => {
                 "set gateway.auth.mode (or --auth) to \"token\", \"password\" or \"none\"".into()
             }
+            Self::UnusableSecret { .. } => "give it without them".into(),
+            Self::PlaceholderSecret { .. } | Self::ShortSecret { .. } | Self::CommonSecret { .. } => {
+                "make one with `openssl rand -hex 24`".into()
+            }
+            Self::OpenToOthers { path, chmod, .. } => format!("chmod {chmod} {}", path.display()),
             Self::EmptySecret { .. } => "give a value, or leave it out".into(),
             Self::AmbiguousAuth { .. } => {
                 "set gateway.auth.mode (or --auth) to \"token\" or \"password\"".into()

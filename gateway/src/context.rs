@@ -25,6 +25,7 @@ use crate::{
     events::EventBus,
     host,
     identity::GatewayIdentity,
+    lifecycle::Lifecycle,
     logs::LogReader,
     presence::Connections,
     runs::Runs,
@@ -57,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) connections: Connections,
     pub(crate) policy: ConnectPolicy,
     snapshot: Mutex<Option<Snapshot>>,
@@ -76,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// What is known once the dispatcher is sealed and the port is bound.
@@ -100,7 +103,19 @@ struct Snapshot {
 
 impl Context {
     pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
-        let Parts { state, identity, agents, runs, sessions, usage, config, logs, devices, events } = parts;
+        let Parts {
+            state,
+            identity,
+            agents,
+            runs,
+            sessions,
+            usage,
+            config,
+            logs,
+            devices,
+            events,
+            lifecycle,
+        } = parts;
         let hostname = host::hostname();
         Self {
             started: Instant::now(),
@@ -117,6 +132,7 @@ impl Context {
             logs,
             devices,
             events,
+            lifecycle,
             policy: ConnectPolicy {
                 max_payload: limits.max_payload_bytes as u64,
                 max_buffered_bytes: limits.max_buffered_bytes as u64,

@@ -24,14 +24,21 @@ use jsonrpsee::{
     types::{ErrorObjectOwned, Id, Params},
 };
 use openclaw_schema::{
-    ErrorCode, RpcError, contract::MethodRecord, document::Api, methods::connect::ConnectMethod, problem,
+    ErrorCode, RpcError, Scope,
+    contract::MethodRecord,
+    document::Api,
+    methods::{connect::ConnectMethod, lifecycle::LifecycleMethod},
+    problem,
     types::SubscriptionId,
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::{
     connection::{Connection, Transport},
+    lifecycle::{Lifecycle, Phase},
+    logs::traffic::Watched,
     settings::Limits,
 };
 
@@ -74,6 +81,7 @@ pub(crate) struct Dispatcher {
     calls: Arc<CallCounts>,
     /// Set when the gateway stops.
     draining: AtomicBool,
+    lifecycle: Lifecycle,
 }
 
 struct Entry {
@@ -125,7 +133,12 @@ pub enum SealError {
 
 impl Dispatcher {
     /// Joins callbacks and records.
-    pub(crate) fn seal(methods: &Methods, api: &Api, limits: &Limits) -> Result<Self, SealError> {
+    pub(crate) fn seal(
+        methods: &Methods,
+        api: &Api,
+        limits: &Limits,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, SealError> {
         let mut declared: HashMap<&'static str, &'static MethodRecord> = HashMap::new();
         for record in api.methods() {
             let unsubscribe = record.subscription.map(|subscription| subscription.unsubscribe);
@@ -151,6 +164,7 @@ impl Dispatcher {
             max_response_bytes: limits.max_payload_bytes,
             calls: Arc::default(),
             draining: AtomicBool::new(false),
+            lifecycle: lifecycle.clone(),
         })
     }
 
@@ -182,6 +196,28 @@ impl Dispatcher {
 
     /// Calls a method. A handler that is ready at its first poll is answered at once and costs no task.
     pub(crate) fn start(
+        &self,
+        call: Call<'_>,
+        connection: &Arc<Connection>,
+        subscriptions: Option<&Subscriptions>,
+    ) -> Answer {
+        let Some(watched) = Watched::begin(call.method, call.params, connection) else {
+            return self.call(call, connection, subscriptions);
+        };
+        let record = self.record(call.method);
+        match self.call(call, connection, subscriptions) {
+            Answer::Ready(response) => {
+                tell(watched, record, &response);
+                Answer::Ready(response)
+            }
+            Answer::Pending(response) => {
+                let watched = watched.named(record.map_or("", |record| record.name));
+                Answer::Pending(response.inspect(move |response| tell(watched, record, response)).boxed())
+            }
+        }
+    }
+
+    fn call(
         &self,
         call: Call<'_>,
         connection: &Arc<Connection>,
@@ -284,12 +320,15 @@ impl Dispatcher {
             return Err(RpcError::unauthorized(message));
         }
         if self.refuses_calls() {
-            // wire.md section 10: what a draining gateway answers, whatever the method.
-            let mut error = RpcError::new(ErrorCode::Unavailable, "the gateway is stopping");
-            error.data.retry_after_ms = Some(1000);
-            return Err(error);
+            return Err(self.lifecycle.refusal(method));
         }
         let entry = entry.ok_or_else(|| self.unknown(method))?;
+        if self.lifecycle.phase() == Phase::Suspended
+            && !matches!(entry.record.scope, Scope::None | Scope::OperatorRead)
+            && LifecycleMethod::ALL.iter().all(|own| own.name() != method)
+        {
+            return Err(self.lifecycle.refusal(method));
+        }
         if !connection.scopes().allows(entry.record.scope) {
             return Err(RpcError::forbidden(method, entry.record.scope));
         }
@@ -356,6 +395,29 @@ impl Dispatcher {
         }
         ours(record, self.max_response_bytes, &id, response)
     }
+}
+
+/// Tells who watches the traffic how a call was answered.
+fn tell(watched: Watched<'_>, record: Option<&MethodRecord>, response: &MethodResponse) {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: ErrorObjectOwned,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        code: String,
+    }
+    if !watched.asks(response.is_success(), record.is_some_and(|record| record.long_poll)) {
+        return;
+    }
+    if response.is_success() {
+        return watched.answered(None);
+    }
+    let Ok(Refused { error }) = serde_json::from_str(response.as_json().get()) else {
+        return watched.answered(Some(("UNKNOWN", "")));
+    };
+    let code = error.data().and_then(|data| serde_json::from_str::<Data>(data.get()).ok());
+    watched.answered(Some((code.as_ref().map_or("UNKNOWN", |data| &data.code), error.message())));
 }
 
 /// Puts our errors in the place of those that jsonrpsee makes of a result or of a handler that broke.

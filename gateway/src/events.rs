@@ -128,7 +128,9 @@ impl EventBus {
             | EventName::DevicePairResolved
             | EventName::DevicePairSetupCompleted => 0,
         };
-        if self.sender.receiver_count() == 0 {
+        let receivers = self.sender.receiver_count();
+        crate::logs::traffic::event(name.name(), receivers);
+        if receivers == 0 {
             return;
         }
         if let Some(payload) = serialised(name, payload) {

@@ -16,6 +16,8 @@ mod dispatcher;
 pub mod events;
 mod host;
 pub mod identity;
+pub mod lifecycle;
+mod listeners;
 mod lockout;
 pub mod logs;
 mod methods;
@@ -41,9 +43,13 @@ use openclaw_schema::{
     methods::rpc::OpenRpcDocument,
     types::Prepared,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 
 pub use dispatcher::SealError;
+pub use listeners::Listeners;
 
 use crate::{
     auth::Authenticator,
@@ -55,6 +61,7 @@ use crate::{
     dispatcher::Dispatcher,
     events::EventBus,
     identity::GatewayIdentity,
+    lifecycle::{Ending, Lifecycle},
     lockout::Lockout,
     logs::LogReader,
     runs::{RunLimits, Runs},
@@ -72,11 +79,23 @@ const ECHO_PAUSE: Duration = Duration::from_millis(5);
 /// Time between two looks at the files of the TLS certificate.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// How long connections have to close once everything else is done. They bound their own close; this bounds what goes
+/// wrong there.
+const CLOSING: Duration = Duration::from_secs(3);
+/// How long a restart waits for connections to close. Those that take longer do so beside the next gateway.
+const CLOSING_AT_RESTART: Duration = Duration::from_millis(100);
+/// What clients are told a restart takes, once work in flight is finished: a few milliseconds, and room for a host
+/// that is busy.
+const RESTART_EXPECTED: Duration = Duration::from_millis(500);
+
 /// A gateway that serves. Dropped without [`Gateway::shutdown`], it stops at once.
 pub struct Gateway {
     shared: Arc<Shared>,
     context: Arc<Context>,
+    listeners: Listeners,
     addresses: Vec<SocketAddr>,
+    /// Those that accept connections.
+    accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     advertiser: Option<Advertiser>,
 }
@@ -85,7 +104,15 @@ impl Gateway {
     /// Begins with the core contract.
     #[must_use]
     pub fn builder(settings: Settings) -> GatewayBuilder {
-        GatewayBuilder { settings, api: Api::core(), methods: Vec::new(), backend: None, log: None }
+        GatewayBuilder {
+            settings,
+            api: Api::core(),
+            methods: Vec::new(),
+            backend: None,
+            log: None,
+            listeners: None,
+            lifecycle: Lifecycle::new(),
+        }
     }
 
     /// The addresses it listens on, all with the same port.
@@ -106,32 +133,74 @@ impl Gateway {
         &self.context.instance_id
     }
 
+    /// The sockets it listens on. They stay open for as long as a clone is kept, also over the end of the gateway:
+    /// whoever connects meanwhile is served by the next gateway that gets them.
+    #[must_use]
+    pub fn listeners(&self) -> Listeners {
+        self.listeners.clone()
+    }
+
     /// Stops: refuses new calls, waits for runs and calls in flight within the drain timeout, tells everyone, and
     /// closes every connection with 1012.
     pub async fn shutdown(mut self, reason: &str) {
+        self.end(Ending::Stop, reason).await;
+        if timeout(CLOSING, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("connections did not close in time");
+        }
+        self.abort_tasks();
+    }
+
+    /// Stops in favour of a gateway that comes right after it: like [`Self::shutdown`], but everyone is told when to
+    /// come back, and a peer that does not close in time holds nothing up.
+    pub async fn shutdown_for_restart(mut self, reason: &str) {
+        self.end(Ending::Restart, reason).await;
+        if timeout(CLOSING_AT_RESTART, self.shared.tasks.wait()).await.is_ok() {
+            return self.abort_tasks();
+        }
+        tokio::spawn(async move {
+            let _ = timeout(CLOSING, self.shared.tasks.wait()).await;
+            self.abort_tasks();
+        });
+    }
+
+    /// Takes no more calls, lets those in flight end, and asks every connection to close.
+    async fn end(&mut self, ending: Ending, reason: &str) {
         let drain_timeout = self.shared.limits.drain_timeout;
         // Nobody is to find a gateway that refuses calls.
         let withdrawn = self.advertiser.take().map(Advertiser::withdraw);
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
+        self.context.lifecycle.end(ending);
         self.shared.dispatcher.refuse_calls();
         self.context.runs.drain(drain_timeout).await;
         let calls = self.shared.dispatcher.calls();
-        if tokio::time::timeout_at(begun + drain_timeout, calls.ended()).await.is_err() {
+        if timeout_at(begun + drain_timeout, calls.ended()).await.is_err() {
             tracing::warn!(calls = calls.pending(), "calls that did not end in time are cut");
         }
-        let event = ShutdownEvent { reason: reason.to_owned(), restart_expected_ms: None };
+        let event = ShutdownEvent {
+            reason: reason.to_owned(),
+            restart_expected_ms: (ending == Ending::Restart).then(|| context::millis(RESTART_EXPECTED)),
+        };
         self.context.events.publish(EventName::Shutdown, &event, None);
         self.context.events.delivered(Duration::from_millis(200)).await;
         self.shared.stopping.cancel();
         self.shared.tasks.close();
-        // Connections bound their own close; this bounds what goes wrong there.
-        if tokio::time::timeout(Duration::from_secs(3), self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!("connections did not close in time");
+        // From here on the sockets are held by nobody but those who keep a clone.
+        self.listeners = Listeners::none();
+        for task in self.accepting.drain(..) {
+            let _ = task.await;
         }
-        if let Some(withdrawn) = withdrawn {
-            withdrawn.await;
+        match (withdrawn, ending) {
+            // The next gateway is announced once this one has said goodbye, and serves meanwhile.
+            (Some(withdrawn), Ending::Restart) => {
+                tokio::spawn(withdrawn);
+            }
+            (Some(withdrawn), _) => withdrawn.await,
+            (None, _) => {}
         }
-        for task in self.tasks.drain(..) {
+    }
+
+    fn abort_tasks(&mut self) {
+        for task in self.accepting.drain(..).chain(self.tasks.drain(..)) {
             task.abort();
         }
     }
@@ -141,9 +210,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
         self.shared.gone.cancel();
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.abort_tasks();
     }
 }
 
@@ -160,6 +227,8 @@ pub struct GatewayBuilder {
     methods: Vec<Methods>,
     backend: Option<Arc<dyn Backend>>,
     log: Option<LogReader>,
+    listeners: Option<Listeners>,
+    lifecycle: Lifecycle,
 }
 
 impl GatewayBuilder {
@@ -187,20 +256,35 @@ impl GatewayBuilder {
         self
     }
 
+    /// Listens on these sockets, whatever addresses the settings name: those of a gateway before it.
+    #[must_use]
+    pub fn listeners(mut self, listeners: Listeners) -> Self {
+        self.listeners = Some(listeners);
+        self
+    }
+
+    /// Reports to this lifecycle, and asks it for restarts. Without it, callers cannot restart the gateway.
+    #[must_use]
+    pub fn lifecycle(mut self, lifecycle: Lifecycle) -> Self {
+        self.lifecycle = lifecycle;
+        self
+    }
+
     /// Binds the port and serves.
     ///
     /// # Errors
     ///
     /// When an address cannot be bound, the identity cannot be read, or declared and served methods do not match.
     pub async fn start(self) -> Result<Gateway, StartError> {
-        let Self { settings, api, methods: extra, backend, log } = self;
+        let Self { settings, api, methods: extra, backend, log, listeners, lifecycle } = self;
         let limits = settings.limits;
-        let listeners = bind(&settings.listen).await?;
-        let addresses: Vec<SocketAddr> = listeners
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<io::Result<_>>()
-            .map_err(|source| StartError::Bind { address: settings.listen[0], source })?;
+        let begun = Instant::now();
+        let listeners = match listeners {
+            Some(listeners) => listeners,
+            None => Listeners::bind(&settings.listen).await?,
+        };
+        let addresses = listeners.addresses();
+        let bound = Instant::now();
 
         let hosts: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
         let tls = settings.tls.map(|tls| Tls::load(tls, &hosts)).transpose()?.map(Arc::new);
@@ -233,15 +317,17 @@ impl GatewayBuilder {
             logs,
             devices,
             events,
+            lifecycle: lifecycle.clone(),
         };
         let context = Arc::new(Context::new(parts, &limits));
         let guard = Guard::new(&context.hostname, settings.trust);
 
+        let opened = Instant::now();
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
         for module in extra {
             methods.merge(module).map_err(|error| StartError::Register(error.to_string()))?;
         }
-        let dispatcher = Dispatcher::seal(&methods, &api, &limits)?;
+        let dispatcher = Dispatcher::seal(&methods, &api, &limits, &lifecycle)?;
         let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
         let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
         let calls = Arc::clone(dispatcher.calls());
@@ -264,17 +350,18 @@ impl GatewayBuilder {
             tls: shared.tls.clone(),
         });
 
-        let mut tasks: Vec<_> = listeners
-            .into_iter()
+        lifecycle.end(Ending::None);
+        let accepting = listeners
+            .sockets()
             .map(|listener| tokio::spawn(wire::listen(listener, Arc::clone(&shared))))
             .collect();
+        let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
+        let mut tasks = vec![tokio::spawn(async move { clock.send_clock_events(tick_interval).await })];
         // After the port is bound and served: whoever asks for a run waits until this is done.
         tasks.push(tokio::spawn(async move {
             runs.recover().await;
             runs.sweep().await;
         }));
-        let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
-        tasks.push(tokio::spawn(async move { clock.send_clock_events(tick_interval).await }));
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }
@@ -284,9 +371,14 @@ impl GatewayBuilder {
                 let certificate_sha256 = Some(tls.as_ref()?.fingerprints().certificate);
                 Some(TlsHint { certificate_sha256 })
             };
-            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls))
+            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls), lifecycle.announcing())
         });
-        Ok(Gateway { shared, context, addresses, tasks, advertiser })
+        let phases =
+            [("bind", begun, bound), ("open state", bound, opened), ("contract", opened, Instant::now())];
+        for (phase, from, to) in phases {
+            tracing::debug!(phase, "took {:.2} ms", (to - from).as_secs_f64() * 1000.0);
+        }
+        Ok(Gateway { shared, context, listeners, addresses, accepting, tasks, advertiser })
     }
 }
 
@@ -304,27 +396,6 @@ async fn keep_fresh(tls: Arc<Tls>) {
         // It ends only with the runtime.
         let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
     }
-}
-
-/// Binds every address, all with the same port.
-async fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners: Vec<TcpListener> = Vec::with_capacity(wanted.len());
-    for address in wanted {
-        let mut address = *address;
-        if let Some(first) = listeners.first() {
-            let bound = first.local_addr().map_err(|source| StartError::Bind { address, source })?;
-            address.set_port(bound.port());
-        }
-        match TcpListener::bind(address).await {
-            Ok(listener) => listeners.push(listener),
-            // The host has no IPv6, say: the addresses before this one do.
-            Err(source) if source.kind() == io::ErrorKind::AddrNotAvailable && !listeners.is_empty() => {
-                tracing::debug!(%address, "this host does not have the address");
-            }
-            Err(source) => return Err(StartError::Bind { address, source }),
-        }
-    }
-    if listeners.is_empty() { Err(StartError::NoAddress) } else { Ok(listeners) }
 }
 
 /// Why a gateway did not start.

@@ -763,8 +763,16 @@ impl Runs {
             let mut left: Vec<Arc<Run>> = self.state().runs.values().cloned().collect();
             // Those that wait go first, or each end would start the next.
             left.sort_by_key(|run| run.started_at().is_some());
+            // One that is being accepted is waited for, a moment long: a gateway that follows in this process would take
+            // it up from the store beside this one.
+            let accepted = async {
+                for run in &left {
+                    run.accepted().await;
+                }
+            };
+            let _ = tokio::time::timeout(self.inner.limits.stop_grace, accepted).await;
             for run in left {
-                // One that is being accepted waits for its store, which the next start of the gateway reads.
+                // One that is not accepted by now waits for its store, which the next start of the gateway reads.
                 if run.seq.get().is_some() {
                     aborted += usize::from(self.finish(&run, Ending::Stopped(Stop::Shutdown)));
                 }

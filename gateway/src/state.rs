@@ -259,7 +259,10 @@ impl RuntimeRecord {
     #[must_use]
     pub fn read(state: &StateDir) -> Option<Self> {
         let record: Self = serde_json::from_slice(&std::fs::read(state.runtime_record_file()).ok()?).ok()?;
-        is_alive(record.pid).then_some(record)
+        // After a restart of the machine, the number soon belongs to some other process.
+        let is_later =
+            start_of(record.pid).is_some_and(|start| start > record.started_at_ms + CLOCK_SLACK_MS);
+        (is_alive(record.pid) && !is_later).then_some(record)
     }
 
     /// Writes the record.
@@ -319,6 +322,20 @@ impl RuntimeRecord {
     }
 }
 
+/// How far the clock may have been set back since a process began: seconds count, hours are another process.
+const CLOCK_SLACK_MS: u64 = 60_000;
+
+/// When a process began, in milliseconds since 1970; absent where the system does not tell (proc(5)).
+fn start_of(pid: u32) -> Option<u64> {
+    let process = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets and may hold anything; what follows counts from the third field on.
+    let (_, fields) = process.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let system = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(boot * 1000 + ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
 /// Whether a process with this id exists, whoever owns it.
 fn is_alive(pid: u32) -> bool {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).is_some_and(|pid| {
@@ -343,7 +360,7 @@ impl StateLock {
     pub fn acquire(state: &StateDir) -> Result<Self, StateError> {
         let path = state.lock_file();
         create_private_dir(parent(&path))?;
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
@@ -351,12 +368,33 @@ impl StateLock {
             .open(&path)
             .map_err(StateError::io("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                // For people and for `StateLock::holder`; the lock itself is what counts.
+                let written = file
+                    .set_len(0)
+                    .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+                if let Err(error) = written {
+                    tracing::debug!(%error, "the lock does not name its holder");
+                }
+                Ok(Self { _file: file })
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::Locked {
                 state: state.root().to_owned(),
                 holder: RuntimeRecord::read(state).map(Box::new),
             }),
             Err(TryLockError::Error(error)) => Err(StateError::io("lock", &path)(error)),
+        }
+    }
+
+    /// The process that holds the lock of `state`, as it says itself; absent when nobody holds it.
+    #[must_use]
+    pub fn holder(state: &StateDir) -> Option<u32> {
+        let path = state.lock_file();
+        let file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            // A process that is gone holds no lock: what the file says is of no account.
+            Ok(()) => None,
+            Err(_) => std::fs::read_to_string(&path).ok()?.trim().parse().ok(),
         }
     }
 }
@@ -440,7 +478,7 @@ mod tests {
             instance_id: instance_id.to_owned(),
             version: "0.1.0".to_owned(),
             dialects: vec!["jsonrpc".to_owned()],
-            started_at_ms: 1_795_339_864_269,
+            started_at_ms: 4_102_444_800_000,
             tls_fingerprint: None,
         }
     }
@@ -531,6 +569,9 @@ mod tests {
         living.write(&state).expect("it writes");
         assert_eq!(mode(&state.runtime_record_file()), 0o600);
         assert_eq!(RuntimeRecord::read(&state), Some(living));
+        let before_us = RuntimeRecord { started_at_ms: 1, ..record(std::process::id(), "a") };
+        before_us.write(&state).expect("it writes");
+        assert_eq!(RuntimeRecord::read(&state), None, "the number belonged to another process then");
         record(dead_pid(), "a").write(&state).expect("it writes");
         assert_eq!(RuntimeRecord::read(&state), None);
         write_private(&state.runtime_record_file(), b"{").expect("it writes");
@@ -567,7 +608,9 @@ mod tests {
     #[test]
     fn a_state_directory_has_one_gateway() {
         let (_directory, state) = state();
+        assert_eq!(StateLock::holder(&state), None);
         let lock = StateLock::acquire(&state).expect("it is free");
+        assert_eq!(StateLock::holder(&state), Some(std::process::id()));
         assert_eq!(mode(&state.lock_file()), 0o600);
         assert_eq!(
             StateLock::acquire(&state).expect_err("it is taken").to_string(),
@@ -583,6 +626,7 @@ mod tests {
             )
         );
         drop(lock);
+        assert_eq!(StateLock::holder(&state), None);
         StateLock::acquire(&state).expect("it is free again");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fmt, fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -40,6 +40,19 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Whether the gateway makes both when they are missing, and makes the certificate anew before it ends.
     pub generate: bool,
+}
+
+impl TlsSettings {
+    /// Tries what a gateway at `addresses` would begin with: reads the certificate and its key, or makes what is
+    /// missing. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What would refuse the start.
+    pub fn check(&self, addresses: &[SocketAddr]) -> Result<(), TlsError> {
+        let hosts: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+        Tls::load(self.clone(), &hosts).map(drop)
+    }
 }
 
 /// What callers can pin: SHA-256 digests, as 64 lower-case hex digits.

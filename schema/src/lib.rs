@@ -25,7 +25,8 @@ pub mod server {
     pub use crate::methods::{
         agent::AgentServer, agents::AgentsServer, chat::ChatServer, config::ConfigServer,
         connect::ConnectServer, device::DeviceServer, events::EventsServer, gateway::GatewayServer,
-        logs::LogsServer, models::ModelsServer, rpc::RpcServer, sessions::SessionsServer, usage::UsageServer,
+        lifecycle::LifecycleServer, logs::LogsServer, models::ModelsServer, rpc::RpcServer,
+        sessions::SessionsServer, usage::UsageServer,
     };
 }
 
@@ -34,6 +35,7 @@ pub mod client {
     pub use crate::methods::{
         agent::AgentClient, agents::AgentsClient, chat::ChatClient, config::ConfigClient,
         connect::ConnectClient, device::DeviceClient, events::EventsClient, gateway::GatewayClient,
-        logs::LogsClient, models::ModelsClient, rpc::RpcClient, sessions::SessionsClient, usage::UsageClient,
+        lifecycle::LifecycleClient, logs::LogsClient, models::ModelsClient, rpc::RpcClient,
+        sessions::SessionsClient, usage::UsageClient,
     };
 }

@@ -26,9 +26,9 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
 
-    let gateway = Gateway::start(&binary, home.path());
+    let gateway = Gateway::start(&binary, home.path(), &[]);
     let begun = Instant::now();
-    runtime.block_on(fill(gateway.port, messages));
+    runtime.block_on(fill(gateway.port(), messages));
     let filled = begun.elapsed();
     println!("| what | p50 | p99 |");
     println!("| --- | ---: | ---: |");
@@ -45,7 +45,7 @@ fn main() {
     ] {
         let method = if params == json!({}) { "sessions.list" } else { "chat.history" };
         let mut times = runtime.block_on(async {
-            let mut caller = Caller::connect(gateway.port).await;
+            let mut caller = Caller::connect(gateway.port()).await;
             let mut times = Vec::new();
             for _ in 0..CALLS {
                 let begun = Instant::now();
@@ -64,7 +64,7 @@ fn main() {
     let mut idle_kib = 0;
     for _ in 0..STARTS {
         let begun = Instant::now();
-        let gateway = Gateway::start(&binary, home.path());
+        let gateway = Gateway::start(&binary, home.path(), &[]);
         starts.push(millis(begun.elapsed()));
         std::thread::sleep(Duration::from_millis(100));
         idle_kib = idle_kib.max(gateway.resident_kib());

@@ -18,7 +18,7 @@ fn main() {
     let runs = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(100);
     let binary = build();
     let home = tempfile::tempdir().expect("a directory can be made");
-    let gateway = Gateway::start(&binary, home.path());
+    let gateway = Gateway::start(&binary, home.path(), &[]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -26,7 +26,7 @@ fn main() {
         .expect("a runtime starts");
     println!("| `health`, one call after the other | calls | p50 | p99 |");
     println!("| --- | ---: | ---: | ---: |");
-    let port = gateway.port;
+    let port = gateway.port();
     let mut idle = runtime.block_on(health(port, Duration::from_secs(2)));
     println!(
         "| idle | {} | {:.2} ms | {:.2} ms |",

@@ -29,15 +29,15 @@ fn main() {
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let begun = Instant::now();
-        let gateway = Gateway::start(&binary, home.path());
+        let gateway = Gateway::start(&binary, home.path(), &[]);
         starts.push(millis(begun.elapsed()));
         drop(gateway);
     }
-    let gateway = Gateway::start(&binary, home.path());
+    let gateway = Gateway::start(&binary, home.path(), &[]);
     std::thread::sleep(Duration::from_secs(2));
     let idle_kib = gateway.resident_kib();
 
-    let port = gateway.port.to_string();
+    let port = gateway.port().to_string();
     let url = format!("ws://127.0.0.1:{port}");
     let cases: [(&str, &[&str]); 4] = [
         (

@@ -244,7 +244,7 @@ class Gateway:
     def __init__(self, lan, binary, home):
         self.log = os.path.join(home, "stderr")
         command = ["ip", "netns", "exec", lan.spaces[1], binary, "gateway", "run"]
-        command += ["--allow-unconfigured", "--bind", "lan", "--port", "18799", "--token", "secret"]
+        command += ["--allow-unconfigured", "--bind", "lan", "--port", "18799", "--token", "a-token-of-the-storm"]
         environment = {"HOME": home, "OPENCLAW_DISABLE_BONJOUR": "0", "OPENCLAW_MDNS_HOSTNAME": NAME}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log, stdout=log)

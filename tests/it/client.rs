@@ -24,6 +24,10 @@ use openclaw_schema::{
         device::DeviceMethod,
         events::{EventsMethod, EventsSubscribeParams},
         gateway::{GatewayMethod, HealthParams, StatusParams},
+        lifecycle::{
+            LifecycleMethod, RestartRequestParams, SuspendPrepareParams, SuspendResumeParams,
+            SuspendStatusParams,
+        },
         logs::{LogsFollowParams, LogsMethod, LogsTailParams},
         models::{ModelsListParams, ModelsMethod},
         rpc::RpcMethod,
@@ -54,6 +58,7 @@ enum Typed {
     Device(&'static [DeviceMethod]),
     Events(&'static [EventsMethod]),
     Gateway(&'static [GatewayMethod]),
+    Lifecycle(&'static [LifecycleMethod]),
     Logs(&'static [LogsMethod]),
     Models(&'static [ModelsMethod]),
     Rpc(&'static [RpcMethod]),
@@ -69,6 +74,7 @@ const ALL: &[Typed] = &[
     Typed::Device(DeviceMethod::ALL),
     Typed::Events(EventsMethod::ALL),
     Typed::Gateway(GatewayMethod::ALL),
+    Typed::Lifecycle(LifecycleMethod::ALL),
     Typed::Logs(LogsMethod::ALL),
     Typed::Models(ModelsMethod::ALL),
     Typed::Rpc(RpcMethod::ALL),
@@ -86,6 +92,7 @@ impl Typed {
             Self::Device(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Events(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Gateway(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Lifecycle(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Logs(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Models(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Rpc(methods) => methods.iter().map(|method| method.name()).collect(),
@@ -282,6 +289,43 @@ impl Typed {
                             client.gateway_identity_get(NoParams {}).await.map(drop)
                         }
                         GatewayMethod::SystemInfo => client.system_info(NoParams {}).await.map(drop),
+                    };
+                    calls.push((method.name(), called));
+                }
+            }
+            Self::Lifecycle(methods) => {
+                let id = |text: &str| Text::new(text).expect("it is short");
+                let resume = |text: &str| SuspendResumeParams { suspension_id: id(text) };
+                for method in methods {
+                    let called = match method {
+                        LifecycleMethod::GatewayRestartRequest => {
+                            let params = RestartRequestParams {
+                                delay_ms: Some(Bounded::clamped(600_000)),
+                                ..RestartRequestParams::default()
+                            };
+                            client.gateway_restart_request(params).await.map(drop)
+                        }
+                        LifecycleMethod::GatewaySuspendPrepare => {
+                            let params = SuspendPrepareParams {
+                                request_id: id("typed"),
+                                drain: Some(true),
+                                terminal_policy: None,
+                            };
+                            match client.gateway_suspend_prepare(params).await {
+                                Ok(prepared) => {
+                                    // The calls that follow are work.
+                                    let held = prepared.suspension_id.expect("it is held");
+                                    client.gateway_suspend_resume(resume(&held)).await.map(drop)
+                                }
+                                Err(error) => Err(error),
+                            }
+                        }
+                        LifecycleMethod::GatewaySuspendStatus => {
+                            client.gateway_suspend_status(SuspendStatusParams::default()).await.map(drop)
+                        }
+                        LifecycleMethod::GatewaySuspendResume => {
+                            client.gateway_suspend_resume(resume("none")).await.map(drop)
+                        }
                     };
                     calls.push((method.name(), called));
                 }

@@ -233,7 +233,10 @@ async fn a_gateway_that_waits_for_its_runs_is_not_ready() {
         refused["error"],
         json!({
             "code": -32022, "message": "the gateway is stopping",
-            "data": { "code": "UNAVAILABLE", "retryable": true, "retryAfterMs": 1000 },
+            "data": {
+                "code": "UNAVAILABLE", "retryable": true, "retryAfterMs": 1000,
+                "method": "health", "reason": "gateway-restarting",
+            },
         })
     );
     soon(stopping).await.expect("the gateway stops");

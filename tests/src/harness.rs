@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use openclaw_gateway::{
     Gateway, GatewayBuilder,
     backend::settings::ModelSettings,
+    lifecycle::Lifecycle,
     logs::LogReader,
     settings::{Agent, Agents, Auth, Limits, Settings},
     state::StateDir,
@@ -55,8 +56,8 @@ pub const FILTERS: &[(&str, &str)] = &[
         r#""(deviceId|publicKey|processInstanceId|correlationId|sessionId|lifecycleRevision|deltaCursor|messageId|hash|configRevisionHash|appliedConfigHash)":"[^"]*""#,
         r#""$1":"[$1]""#,
     ),
-    (r#""(setupId|setupCode)":"[^"]*""#, r#""$1":"[$1]""#),
-    (r#""expiresAtMs":\d+"#, r#""expiresAtMs":"[time]""#),
+    (r#""(restartAtMs|expiresAtMs)":\d+"#, r#""$1":"[time]""#),
+    (r#""(suspensionId|setupId|setupCode)":"[^"]*""#, r#""$1":"[$1]""#),
     (r#""(subscription|result)":\d+"#, r#""$1":"[subscription]""#),
     (r#""[^"]*/\.tmp[A-Za-z0-9]+/"#, r#""[directory]/"#),
 ];
@@ -117,7 +118,10 @@ impl TestGateway {
         change(&mut settings);
         let log_file = settings.log_file.clone();
         let reader = LogReader::new(log_file.clone());
-        let builder = build(Gateway::builder(settings).log(reader));
+        let lifecycle = Lifecycle::new();
+        // Those that are asked for are not carried out: tests of the process do that.
+        lifecycle.offer_restarts();
+        let builder = build(Gateway::builder(settings).log(reader).lifecycle(lifecycle));
         let gateway = builder.start().await.expect("the gateway starts");
         Self { gateway, log_file, directory }
     }

@@ -1,4 +1,4 @@
-//! Gateways in processes of their own, made of the release binary: what benches measure.
+//! The command line's own binary as a process, for benches: built, started, watched, asked, stopped.
 
 use std::{
     io::{Read, Write},
@@ -9,21 +9,30 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-/// The token of every such gateway.
+/// The token of every gateway that benches start.
 pub const TOKEN: &str = "bench-token";
 
-/// Builds the release binary and gives its path.
+/// The environment variable that names a binary to measure instead of the one that is built.
+pub const BINARY_VARIABLE: &str = "OPENCLAW_BENCH_BINARY";
+
+/// Builds the release binary and gives its path, or that of [`BINARY_VARIABLE`]. For benches: their own path tells where
+/// it lies.
+///
 /// # Panics
 ///
 /// When it does not build.
 #[must_use]
 pub fn build() -> PathBuf {
+    if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
+        return PathBuf::from(binary);
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--quiet", "--package", "openclaw-cli"])
@@ -53,26 +62,27 @@ pub fn command(binary: &Path, home: &Path) -> Command {
 #[derive(Debug)]
 pub struct Gateway {
     child: Child,
-    /// Where it listens.
-    pub port: u16,
+    port: u16,
+    home: PathBuf,
 }
 
 impl Gateway {
-    /// Starts one and waits until it is ready.
+    /// Starts one with further arguments, and waits until it is ready.
     ///
     /// # Panics
     ///
-    /// When it is not ready after ten seconds.
+    /// When it does not start.
     #[must_use]
-    pub fn start(binary: &Path, home: &Path) -> Self {
+    pub fn start(binary: &Path, home: &Path, args: &[&str]) -> Self {
         let port = free_port();
         let child = command(binary, home)
             .args(["gateway", "run", "--allow-unconfigured", "--bind", "loopback"])
             .args(["--port", &port.to_string(), "--token", TOKEN])
+            .args(args)
             .stdout(Stdio::null())
             .spawn()
             .expect("the gateway starts");
-        let gateway = Self { child, port };
+        let gateway = Self { child, port, home: home.to_owned() };
         let limit = Instant::now() + Duration::from_secs(10);
         while !gateway.is_ready() {
             assert!(Instant::now() < limit, "the gateway is not ready after ten seconds");
@@ -81,13 +91,50 @@ impl Gateway {
         gateway
     }
 
-    fn is_ready(&self) -> bool {
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of its JSON-RPC WebSocket.
+    #[must_use]
+    pub fn rpc_url(&self) -> String {
+        format!("ws://127.0.0.1:{}/rpc", self.port)
+    }
+
+    /// Whether `/readyz` answers 200.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let mut answer = String::new();
         stream.write_all(request).is_ok()
             && stream.read_to_string(&mut answer).is_ok()
             && answer.starts_with("HTTP/1.1 200")
+    }
+
+    /// What it says of itself in the state directory; null while that is not there.
+    #[must_use]
+    pub fn record(&self) -> Value {
+        let text = std::fs::read(self.home.join(".openclaw/gateway/runtime.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
+        kill_process(pid, signal).expect("the gateway is there");
+    }
+
+    /// How many descriptors it has open.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, |open| open.count() as u64)
     }
 
     /// Its resident memory.
@@ -102,10 +149,8 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         // As a person would: the record and the lock of the next start must be right.
-        if let Ok(pid) = i32::try_from(self.child.id())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.child.wait();
     }
@@ -116,20 +161,24 @@ fn free_port() -> u16 {
     listener.local_addr().expect("the listener has an address").port()
 }
 
-/// Milliseconds, with their fractions.
+/// A duration as milliseconds.
 #[must_use]
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// Megabytes, as people count them.
+/// KiB as megabytes.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub fn megabytes(kib: u64) -> f64 {
     kib as f64 / 1000.0 * 1.024
 }
 
-/// The value that a share of the values does not exceed; they are sorted for it.
+/// The value below which a share of the values lies. Sorts them.
+///
+/// # Panics
+///
+/// Without values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -1,29 +1,41 @@
-//! `gateway run`: a gateway in the foreground, from its start to its stop.
+//! `gateway run`: a gateway in the foreground, from its start over its restarts to its stop.
 
-use std::{io, thread};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use openclaw_gateway::{
-    Gateway, StartError,
+    Gateway, Listeners, StartError,
     config::{
-        AuthMode, BindMode, Config, ConfigError, Env, Locations, LogLevel, Resolved, ServeOptions,
+        self, AuthMode, BindMode, Config, ConfigError, Env, Locations, Note, Resolved, ServeOptions,
         resolve_settings,
     },
     dev::{ResetError, ensure_dev, reset_dev},
-    logs::{self, LogHandle, LogSettings, LogSetupError, Rotation},
+    lifecycle::Lifecycle,
+    logs::{
+        self, ConsoleStyle, LogHandle, LogRules, LogSettings, LogSetupError, Rotation,
+        traffic::{self, TrafficLog},
+    },
+    settings::{Auth, Settings},
     state::{RuntimeRecord, StateError, StateLock},
     tls::Fingerprints,
 };
 use openclaw_schema::types::TimestampMs;
-use secrecy::SecretString;
-use tokio::signal::unix::{SignalKind, signal};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::{AuthArg, BindArg, GlobalArgs, RunArgs},
-    error::{CliError, Fault, Result},
+    args::{AuthArg, BindArg, GlobalArgs, RunArgs, WsLogArg},
+    error::{CliError, Failure, Fault, Result},
     exit::Exit,
     notify::{self, Supervisor},
     output::Printer,
     settings::secret_file,
+    takeover,
 };
 
 /// The subsystem that the log names.
@@ -39,159 +51,662 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     if args.reset && !global.dev {
         return Err(CliError::usage("--reset needs --dev: only the profile `dev` is reset").into());
     }
-    let options = options(args, global)?;
+    let mut phases = Phases::begin();
     let env = Env::of_process();
     let locations =
         Locations::resolve(&global.location_flags(), &env).map_err(|error| misconfigured(&error))?;
-    if args.reset {
-        let report = reset_dev(&locations).map_err(|error| not_reset(&error))?;
-        for path in &report.moved {
-            printer.note(&format!("moved away: {}", locations.state().root().join(path).display()));
-        }
-        if let Some(backup) = &report.backup {
-            printer.note(&format!("the backup is {}", backup.display()));
-        }
+    let source = Source { args, global, env, locations };
+    let locations = &source.locations;
+    // A wrong flag is told before anything is moved or made.
+    source.options()?;
+    if args.reset && !reset(args, locations, printer)? {
+        printer.note("nothing was changed");
+        return Ok(Exit::Interrupted);
     }
     if global.dev {
-        let report = ensure_dev(&locations).map_err(|error| no_state(&error))?;
+        let report = ensure_dev(locations).map_err(|error| no_state(&error))?;
         for path in &report.created {
             printer.note(&format!("made: {}", path.display()));
         }
     }
-    let config = Config::load(locations.config_file()).map_err(|error| misconfigured(&error))?;
-    let resolved =
-        resolve_settings(&locations, &config, &env, &options).map_err(|error| misconfigured(&error))?;
+    let resolved = source.resolve().map_err(Failure::Error)?;
+    phases.end("configuration");
+    if args.force {
+        takeover::make_room(&resolved.settings, printer)?;
+        phases.end("make room");
+    }
     // Held until the process ends: there is one gateway per state directory.
     let lock = StateLock::acquire(locations.state()).map_err(|error| no_state(&error))?;
+    phases.end("state lock");
     let log = log(&resolved, args.supervised_by.is_none(), printer)?;
+    traffic::show(match (args.compact, args.ws_log) {
+        (true, _) | (_, WsLogArg::Compact) => TrafficLog::Compact,
+        (_, WsLogArg::Auto) => TrafficLog::Auto,
+        (_, WsLogArg::Full) => TrafficLog::Full,
+    });
+    phases.end("log");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One worker could be held up by one handler that computes.
         .worker_threads(thread::available_parallelism().map_or(2, |cores| cores.get().max(2)))
         .enable_all()
         .build()
         .map_err(|error| transient("the system gives no threads to run on").cause(error))?;
-    let exit = runtime.block_on(serve(resolved, &log));
+    phases.end("threads");
+    let exit = runtime.block_on(serve(&source, resolved, &log, phases));
     runtime.shutdown_background();
     log.flush();
     drop(lock);
     exit
 }
 
-fn options(args: &RunArgs, global: &GlobalArgs) -> Result<ServeOptions> {
-    let secret = |text: &Option<String>, file: &Option<std::path::PathBuf>| match file {
+/// Moves the profile `dev` out of the way, unless a person says no. Says whether it did.
+fn reset(args: &RunArgs, locations: &Locations, printer: &Printer) -> Result<bool> {
+    let state = locations.state().root().display();
+    let question = format!("Move configuration, credentials, sessions and workspace in {state} to a backup?");
+    // A script has nobody to ask, and named the flag.
+    if !args.yes && printer.ask(&question) == Some(false) {
+        return Ok(false);
+    }
+    let report = reset_dev(locations).map_err(|error| not_reset(&error))?;
+    for path in &report.moved {
+        printer.note(&format!("moved away: {}", locations.state().root().join(path).display()));
+    }
+    if let Some(backup) = &report.backup {
+        printer.note(&format!("the backup is {}", backup.display()));
+    }
+    Ok(true)
+}
+
+/// Where the settings of a gateway come from, at its start and at each of its restarts.
+struct Source<'a> {
+    args: &'a RunArgs,
+    global: &'a GlobalArgs,
+    env: Env,
+    locations: Locations,
+}
+
+impl Source<'_> {
+    fn options(&self) -> Result<ServeOptions> {
+        let (args, global) = (self.args, self.global);
+        Ok(ServeOptions {
+            port: args.port,
+            bind: args.bind.map(bind_mode),
+            auth: args.auth.map(auth_mode),
+            token: secret(args.token.as_deref(), args.token_file.as_deref())?,
+            password: secret(args.password.as_deref(), args.password_file.as_deref())?,
+            allow_unconfigured: args.allow_unconfigured,
+            log_level: global.log_level,
+            verbose: args.verbose,
+            raw_stream: args.raw_stream,
+            raw_stream_path: args.raw_stream_path.clone(),
+            cli_backend_logs: args.claude_cli_logs,
+        })
+    }
+
+    /// Reads the configuration as it is now.
+    fn resolve(&self) -> std::result::Result<Resolved, Box<CliError>> {
+        let options = self.options().map_err(|failure| match failure {
+            Failure::Error(error) => error,
+            Failure::Output(error) => Box::new(transient("the output cannot be written").cause(error)),
+        })?;
+        let config = Config::load(self.locations.config_file()).map_err(|error| misconfigured(&error))?;
+        resolve_settings(&self.locations, &config, &self.env, &options)
+            .map_err(|error| Box::new(misconfigured(&error)))
+    }
+}
+
+/// A secret of the command line, from a flag or from the file that a flag names.
+pub(crate) fn secret(text: Option<&str>, file: Option<&Path>) -> Result<Option<SecretString>> {
+    match file {
         Some(path) => secret_file(path).map(Some),
-        None => Ok(text.clone().map(SecretString::from)),
-    };
-    Ok(ServeOptions {
-        port: args.port,
-        bind: args.bind.map(|bind| match bind {
-            BindArg::Loopback => BindMode::Loopback,
-            BindArg::Lan => BindMode::Lan,
-            BindArg::Tailnet => BindMode::Tailnet,
-            BindArg::Auto => BindMode::Auto,
-            BindArg::Custom => BindMode::Custom,
-        }),
-        auth: args.auth.map(|auth| match auth {
-            AuthArg::None => AuthMode::None,
-            AuthArg::Token => AuthMode::Token,
-            AuthArg::Password => AuthMode::Password,
-        }),
-        token: secret(&args.token, &args.token_file)?,
-        password: secret(&args.password, &args.password_file)?,
-        allow_unconfigured: args.allow_unconfigured,
-        log_level: global.log_level,
-        verbose: args.verbose,
-        raw_stream: args.raw_stream,
-        raw_stream_path: args.raw_stream_path.clone(),
-        cli_backend_logs: args.claude_cli_logs,
-    })
+        None => Ok(text.map(SecretString::from)),
+    }
+}
+
+pub(crate) fn bind_mode(bind: BindArg) -> BindMode {
+    match bind {
+        BindArg::Loopback => BindMode::Loopback,
+        BindArg::Lan => BindMode::Lan,
+        BindArg::Tailnet => BindMode::Tailnet,
+        BindArg::Auto => BindMode::Auto,
+        BindArg::Custom => BindMode::Custom,
+    }
+}
+
+pub(crate) fn auth_mode(auth: AuthArg) -> AuthMode {
+    match auth {
+        AuthArg::None => AuthMode::None,
+        AuthArg::Token => AuthMode::Token,
+        AuthArg::Password => AuthMode::Password,
+    }
+}
+
+/// How long each step of the start took, for the log, which is one of the steps.
+struct Phases {
+    begun: Instant,
+    last: Instant,
+    done: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { begun: now, last: now, done: Vec::new() }
+    }
+
+    fn end(&mut self, phase: &'static str) {
+        let now = Instant::now();
+        self.done.push((phase, now - self.last));
+        self.last = now;
+    }
+
+    fn log(&self) {
+        for (phase, took) in &self.done {
+            tracing::debug!(target: TARGET, phase, "took {:.2} ms", took.as_secs_f64() * 1000.0);
+        }
+    }
 }
 
 fn log(resolved: &Resolved, has_console: bool, printer: &Printer) -> Result<LogHandle> {
-    // One level holds for the file and the console: the one that says more.
-    let verbosity = |level: LogLevel| LogLevel::NAMES.iter().position(|name| *name == level.name());
-    let level = [resolved.log.file_level, resolved.log.console_level]
-        .into_iter()
-        .max_by_key(|level| verbosity(*level));
+    let watched = printer.colours_stderr();
     let settings = LogSettings {
         file: resolved.settings.log_file.clone(),
-        level: level.unwrap_or(LogLevel::Info).name().to_owned(),
-        console: has_console && resolved.log.console_level != LogLevel::Silent,
-        colour: printer.colours_stderr(),
+        rules: rules(resolved),
+        console: has_console,
+        style: match resolved.log.style {
+            Some(config::ConsoleStyle::Pretty) => ConsoleStyle::Pretty,
+            Some(config::ConsoleStyle::Compact) => ConsoleStyle::Compact,
+            Some(config::ConsoleStyle::Json) => ConsoleStyle::Json,
+            None if io::IsTerminal::is_terminal(&io::stderr()) => ConsoleStyle::Pretty,
+            None => ConsoleStyle::Compact,
+        },
+        colour: watched,
         journal: notify::writes_to_journal(),
         rotation: Rotation { max_bytes: resolved.log.max_file_bytes, ..Rotation::default() },
     };
     logs::init(&settings).map_err(|error| {
         let told = match &error {
-            LogSetupError::Level { .. } => {
-                CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Configuration, error.to_string())
-            }
             LogSetupError::Thread(_) | LogSetupError::AlreadySetUp(_) => transient(error.to_string()),
         };
         told.with_sources(&error).into()
     })
 }
 
-/// Serves until a signal asks to stop.
-async fn serve(resolved: Resolved, log: &LogHandle) -> Result<Exit> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    for note in &resolved.notes {
-        tracing::info!(target: TARGET, value = note.value, source = %note.source, "{}", note.name);
-    }
-    for warning in &resolved.warnings {
-        tracing::warn!(target: TARGET, "{warning}");
-    }
-    let state = resolved.settings.state.clone();
-    let gateway = Gateway::builder(resolved.settings).log(log.reader()).start().await;
-    let gateway = gateway.map_err(|error| not_started(&error))?;
-    let addresses = gateway.local_addresses().to_vec();
-    let fingerprints = gateway.tls_fingerprints();
-    let record = RuntimeRecord {
-        pid: std::process::id(),
-        port: addresses.first().map_or(0, std::net::SocketAddr::port),
-        addresses,
-        instance_id: gateway.instance_id().to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
-        started_at_ms: TimestampMs::now().0,
-        tls_fingerprint: fingerprints.as_ref().map(|fingerprints| fingerprints.certificate.clone()),
-    };
-    if let Err(error) = record.write(&state) {
-        // The gateway serves all the same; only commands without `--port` may not find it.
-        tracing::warn!(target: TARGET, %error, "the runtime record was not written");
-    }
-    let scheme = if fingerprints.is_some() { "wss" } else { "ws" };
-    for address in &record.addresses {
-        tracing::info!(target: TARGET, "listening on {scheme}://{address}");
-    }
-    if let Some(Fingerprints { certificate, public_key }) = &fingerprints {
-        tracing::info!(target: TARGET, certificate, public_key, "callers pin the TLS certificate by its SHA-256");
-    }
-    let supervisor = Supervisor::of_process();
-    supervisor.ready(&format!("listening on port {}", record.port));
-    let name = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
-    };
-    supervisor.stopping();
-    tracing::info!(target: TARGET, "received {name}; stopping, a second signal ends at once");
-    let exit = tokio::select! {
-        () = gateway.shutdown("gateway stopping") => Exit::Ok,
-        _ = interrupt.recv() => Exit::Interrupted,
-        _ = terminate.recv() => Exit::Interrupted,
-        // A drain may take longer than the watchdog waits.
-        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
-    };
-    if let Err(error) = record.remove(&state) {
-        tracing::warn!(target: TARGET, %error, "the runtime record was not removed");
-    }
-    tracing::info!(target: TARGET, "stopped");
-    Ok(exit)
+fn rules(resolved: &Resolved) -> LogRules {
+    let log = &resolved.log;
+    LogRules { file: log.file.clone(), console: log.console.clone(), redactor: log.redactor.clone() }
 }
 
-fn misconfigured(error: &ConfigError) -> CliError {
+/// What is asked of a running gateway.
+enum Wish {
+    /// Stop, because of this signal.
+    Stop(&'static str),
+    /// Read again what needs no restart.
+    Reload,
+    /// Restart, because of this signal.
+    Signalled(&'static str),
+    /// Restart, because a caller may ask for it and gave this reason.
+    Requested(String),
+}
+
+/// The signals that a gateway answers to.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+    /// Whether stderr was a terminal at the start.
+    has_terminal: bool,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let receive = |kind| signal(kind).map_err(|error| Failure::from(no_signals(error)));
+        Ok(Self {
+            interrupt: receive(SignalKind::interrupt())?,
+            terminate: receive(SignalKind::terminate())?,
+            hangup: receive(SignalKind::hangup())?,
+            user1: receive(SignalKind::user_defined1())?,
+            user2: receive(SignalKind::user_defined2())?,
+            has_terminal: is_terminal(),
+        })
+    }
+
+    async fn next(&mut self, lifecycle: &Lifecycle) -> Wish {
+        tokio::select! {
+            name = stop(&mut self.interrupt, &mut self.terminate) => Wish::Stop(name),
+            // The terminal of a gateway was closed: nobody is left to stop it.
+            _ = self.hangup.recv() => if self.has_terminal && !is_terminal() {
+                Wish::Stop("SIGHUP")
+            } else {
+                Wish::Reload
+            },
+            _ = self.user1.recv() => Wish::Signalled("SIGUSR1"),
+            _ = self.user2.recv() => Wish::Signalled("SIGUSR2"),
+            reason = lifecycle.restart_due() => Wish::Requested(reason),
+        }
+    }
+
+    /// Waits for a signal that stops the gateway.
+    async fn stop(&mut self) -> &'static str {
+        stop(&mut self.interrupt, &mut self.terminate).await
+    }
+}
+
+async fn stop(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+fn is_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}
+
+/// Serves until a signal asks to stop.
+async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases: Phases) -> Result<Exit> {
+    let mut signals = Signals::new()?;
+    let lifecycle = Lifecycle::new();
+    lifecycle.offer_restarts();
+    phases.log();
+    let supervisor = Supervisor::of_process();
+    let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor };
+    let running = start.gateway(Plan::of(resolved), None).await;
+    let running = running.map_err(|error| not_started(&error))?;
+    running.announce(phases.begun.elapsed());
+    supervisor.ready(&running.status());
+    tokio::select! {
+        exit = attend(running, source, &start, &mut signals) => exit,
+        // Over restarts and the stop too: a drain may take longer than the watchdog waits.
+        () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
+    }
+}
+
+/// Does what a gateway is asked for, until it ends.
+async fn attend(
+    mut running: Running,
+    source: &Source<'_>,
+    start: &Start<'_>,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let supervisor = start.supervisor;
+    loop {
+        let (reason, told) = match signals.next(start.lifecycle).await {
+            Wish::Stop(name) => {
+                supervisor.stopping();
+                return Ok(running.stop(name, signals).await);
+            }
+            Wish::Reload => {
+                supervisor.reloading("reading the configuration again");
+                running.reload(source, start.log);
+                supervisor.ready(&running.status());
+                continue;
+            }
+            Wish::Signalled(name) if !running.plan.allows_restart => {
+                tracing::warn!(
+                    target: TARGET,
+                    "{name} is ignored: `commands.restart` is false in {}", source.locations.config_file().display()
+                );
+                continue;
+            }
+            Wish::Signalled(name) => (name.to_owned(), format!("received {name}; restarting")),
+            Wish::Requested(reason) => {
+                let told = format!("a caller asked for a restart ({reason}); restarting");
+                (reason, told)
+            }
+        };
+        tracing::info!(target: TARGET, "{told}");
+        supervisor.reloading("restarting");
+        running = match restart(running, source, start, signals, &reason).await {
+            Next::Running(running) => *running,
+            Next::Ended(exit) => return exit,
+        };
+        supervisor.ready(&running.status());
+    }
+}
+
+/// What a gateway is started with, again if need be.
+#[derive(Clone)]
+struct Plan {
+    settings: Settings,
+    /// Where the settings came from.
+    notes: Vec<Note>,
+    warnings: Vec<String>,
+    /// Whether a signal may restart the gateway.
+    allows_restart: bool,
+}
+
+impl Plan {
+    fn of(resolved: Resolved) -> Self {
+        let Resolved { settings, notes, warnings, allows_restart, .. } = resolved;
+        Self { settings, notes, warnings, allows_restart }
+    }
+}
+
+/// What every start in this process shares.
+struct Start<'a> {
+    lifecycle: &'a Lifecycle,
+    log: &'a LogHandle,
+    supervisor: &'a Supervisor,
+}
+
+impl Start<'_> {
+    /// Starts a gateway, and leaves the record by which the command line finds it.
+    async fn gateway(
+        &self,
+        plan: Plan,
+        listeners: Option<Listeners>,
+    ) -> std::result::Result<Running, StartError> {
+        for note in &plan.notes {
+            tracing::debug!(target: TARGET, value = note.value, source = %note.source, "{}", note.name);
+        }
+        for warning in &plan.warnings {
+            tracing::warn!(target: TARGET, "{warning}");
+        }
+        let mut builder =
+            Gateway::builder(plan.settings.clone()).log(self.log.reader()).lifecycle(self.lifecycle.clone());
+        if let Some(listeners) = listeners {
+            builder = builder.listeners(listeners);
+        }
+        let gateway = builder.start().await?;
+        let addresses = gateway.local_addresses().to_vec();
+        let record = RuntimeRecord {
+            pid: std::process::id(),
+            port: addresses.first().map_or(0, SocketAddr::port),
+            addresses,
+            instance_id: gateway.instance_id().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
+            started_at_ms: TimestampMs::now().0,
+            tls_fingerprint: gateway.tls_fingerprints().map(|fingerprints| fingerprints.certificate),
+        };
+        if let Err(error) = record.write(&plan.settings.state) {
+            // The gateway serves all the same; only commands without `--port` may not find it.
+            tracing::warn!(target: TARGET, %error, "the runtime record was not written");
+        }
+        Ok(Running { gateway, record, plan })
+    }
+}
+
+/// A gateway that runs.
+struct Running {
+    gateway: Gateway,
+    record: RuntimeRecord,
+    plan: Plan,
+}
+
+impl Running {
+    /// What a service manager shows of it.
+    fn status(&self) -> String {
+        format!("listening on port {}", self.record.port)
+    }
+
+    /// Says where it listens, how callers authenticate, and which configuration it has: one line.
+    fn announce(&self, took: Duration) {
+        let fingerprints = self.gateway.tls_fingerprints();
+        let scheme = if fingerprints.is_some() { "wss" } else { "ws" };
+        let addresses: Vec<String> =
+            self.record.addresses.iter().map(|address| format!("{scheme}://{address}")).collect();
+        let note = |name: &str| self.plan.notes.iter().find(|note| note.name == name);
+        let auth = match &self.plan.settings.auth {
+            Auth::None => "no authentication".to_owned(),
+            Auth::Token(_) => secret_note("token", note("token")),
+            Auth::Password(_) => secret_note("password", note("password")),
+        };
+        let config = &self.plan.settings.config_file;
+        let config = if config.exists() {
+            format!("configuration {}", config.display())
+        } else {
+            format!("no configuration at {}", config.display())
+        };
+        tracing::info!(
+            target: TARGET,
+            "listening on {} ({}); {auth}; {config}; ready in {} ms",
+            addresses.join(" and "),
+            note("bind").map_or("bind", |note| note.value.as_str()),
+            took.as_millis()
+        );
+        if let Some(Fingerprints { certificate, public_key }) = &fingerprints {
+            tracing::info!(target: TARGET, certificate, public_key, "callers pin the TLS certificate by its SHA-256");
+        }
+    }
+
+    /// Stops for good.
+    async fn stop(self, name: &str, signals: &mut Signals) -> Exit {
+        tracing::info!(target: TARGET, "received {name}; stopping, a second signal ends at once");
+        let exit = tokio::select! {
+            () = self.gateway.shutdown("gateway stopping") => Exit::Ok,
+            _ = signals.stop() => Exit::Interrupted,
+        };
+        forget(&self.record, &self.plan.settings);
+        tracing::info!(target: TARGET, "stopped");
+        exit
+    }
+
+    /// Reads the configuration again and takes over what needs no restart.
+    fn reload(&mut self, source: &Source<'_>, log: &LogHandle) {
+        let fresh = match source.resolve() {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(
+                    target: TARGET,
+                    "the configuration was not read again, and stays as it was: {}", sentence(&error)
+                );
+                return;
+            }
+        };
+        for warning in &fresh.warnings {
+            tracing::warn!(target: TARGET, "{warning}");
+        }
+        change_rules(log, &fresh);
+        self.plan.allows_restart = fresh.allows_restart;
+        let waiting = waits_for_restart(&self.plan.settings, &fresh.settings);
+        if waiting.is_empty() {
+            tracing::info!(target: TARGET, "the configuration was read again");
+        } else {
+            tracing::warn!(
+                target: TARGET,
+                "the configuration was read again; what changed here waits for a restart: {}", waiting.join(", ")
+            );
+        }
+    }
+}
+
+/// What came of a restart.
+enum Next {
+    /// A gateway runs: the new one, or the old one still.
+    Running(Box<Running>),
+    /// None does.
+    Ended(Result<Exit>),
+}
+
+/// Ends one gateway and starts the next, with the configuration read again. The sockets stay open meanwhile. Whatever
+/// can go wrong is tried first, while the old gateway serves.
+async fn restart(
+    running: Running,
+    source: &Source<'_>,
+    start: &Start<'_>,
+    signals: &mut Signals,
+    reason: &str,
+) -> Next {
+    let begun = Instant::now();
+    let kept = |running: Running, problem: String| {
+        tracing::error!(target: TARGET, "not restarted, the gateway goes on as it was: {problem}");
+        start.lifecycle.restarted(reason, begun.elapsed(), Some(problem));
+        Next::Running(Box::new(running))
+    };
+    let fresh = match source.resolve() {
+        Ok(fresh) => fresh,
+        Err(error) => return kept(running, sentence(&error)),
+    };
+    if let Some(tls) = &fresh.settings.tls
+        && let Err(error) = tls.check(&fresh.settings.listen)
+    {
+        return kept(running, sentence(&not_started(&error.into())));
+    }
+    let old = running.gateway.listeners();
+    let wanted = fresh.settings.listen.clone();
+    let listeners = if old.stand_in_the_way_of(&wanted) {
+        None
+    } else {
+        match old.rebind(&wanted).await {
+            Ok(listeners) => Some(listeners),
+            Err(error) => return kept(running, sentence(&not_started(&error))),
+        }
+    };
+    let rules_before = start.log.rules();
+    change_rules(start.log, &fresh);
+    let mut plan = Plan::of(fresh);
+    let Running { gateway, record, plan: before } = running;
+    if plan.settings.log_file != before.settings.log_file {
+        tracing::warn!(target: TARGET, "`logging.file` changes when the process starts anew");
+        plan.settings.log_file.clone_from(&before.settings.log_file);
+    }
+    let before = Plan { warnings: Vec::new(), ..before };
+
+    if let Some(exit) = end(gateway, start.supervisor, signals).await {
+        forget(&record, &before.settings);
+        return Next::Ended(Ok(exit));
+    }
+    let mut problem = None;
+    let started = match listeners {
+        Some(listeners) => {
+            drop(old);
+            start.gateway(plan, Some(listeners.clone())).await.map_err(|error| (error, listeners))
+        }
+        None => {
+            let addresses = old.addresses();
+            // Only now nobody stands in the way.
+            drop(old);
+            match Listeners::bind(&wanted).await {
+                Ok(listeners) => {
+                    start.gateway(plan, Some(listeners.clone())).await.map_err(|error| (error, listeners))
+                }
+                Err(error) => match Listeners::bind(&addresses).await {
+                    Ok(listeners) => Err((error, listeners)),
+                    Err(error) => {
+                        forget(&record, &before.settings);
+                        return Next::Ended(Err(not_started(&error).into()));
+                    }
+                },
+            }
+        }
+    };
+    let started = match started {
+        Ok(started) => Ok(started),
+        Err((error, listeners)) => {
+            let told = sentence(&not_started(&error));
+            tracing::error!(target: TARGET, "restarted with the settings it had: {told}");
+            problem = Some(told);
+            start.log.change_rules((*rules_before).clone());
+            start.gateway(before.clone(), Some(listeners)).await
+        }
+    };
+    match started {
+        Ok(started) => {
+            start.lifecycle.restarted(reason, begun.elapsed(), problem);
+            started.announce(begun.elapsed());
+            Next::Running(Box::new(started))
+        }
+        Err(error) => {
+            forget(&record, &before.settings);
+            Next::Ended(Err(not_started(&error).into()))
+        }
+    }
+}
+
+/// Ends a gateway in favour of the next. Says how the process exits if it was told to stop meanwhile.
+async fn end(gateway: Gateway, supervisor: &Supervisor, signals: &mut Signals) -> Option<Exit> {
+    let mut ending = std::pin::pin!(gateway.shutdown_for_restart("gateway restarting"));
+    let mut asked_to_stop = false;
+    loop {
+        tokio::select! {
+            () = &mut ending => break,
+            name = signals.stop() => {
+                if std::mem::replace(&mut asked_to_stop, true) {
+                    return Some(Exit::Interrupted);
+                }
+                supervisor.stopping();
+                tracing::info!(target: TARGET, "received {name}; stopping instead, a second signal ends at once");
+            }
+        }
+    }
+    asked_to_stop.then(|| {
+        tracing::info!(target: TARGET, "stopped");
+        Exit::Ok
+    })
+}
+
+/// Takes over what the configuration says of the log. Secrets that were in force stay out of it.
+fn change_rules(log: &LogHandle, fresh: &Resolved) {
+    let mut rules = rules(fresh);
+    rules.redactor.keep_secrets_of(&log.rules().redactor);
+    log.change_rules(rules);
+}
+
+/// The keys whose change only a restart takes over.
+fn waits_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let secret = |auth: &Auth| match auth {
+        Auth::None => (0, String::new()),
+        Auth::Token(secret) => (1, secret.expose_secret().to_owned()),
+        Auth::Password(secret) => (2, secret.expose_secret().to_owned()),
+    };
+    let agents = |settings: &Settings| format!("{:?}", settings.agents);
+    let trust = |settings: &Settings| format!("{:?}", settings.trust);
+    let models = |settings: &Settings| {
+        let models = &settings.models;
+        let of_providers = models.providers.values().flat_map(|provider| {
+            provider.key.iter().chain(provider.headers.iter().map(|(_, secret)| secret))
+        });
+        let of_clis = models.clis.values().flat_map(|cli| cli.env.iter().map(|(_, secret)| secret));
+        // Secrets do not show themselves.
+        let secrets = of_providers.chain(of_clis).map(|secret| secret.expose_secret().to_owned());
+        (format!("{models:?}"), secrets.collect::<Vec<_>>())
+    };
+    [
+        ("gateway.port or gateway.bind", old.listen != new.listen),
+        ("gateway.tls", old.tls != new.tls),
+        ("gateway.auth", secret(&old.auth) != secret(&new.auth)),
+        ("gateway.nodes", old.auto_approve_local != new.auto_approve_local),
+        ("gateway.controlUi.allowedOrigins or gateway.trustedProxies", trust(old) != trust(new)),
+        ("discovery", old.discovery != new.discovery),
+        ("agents", agents(old) != agents(new)),
+        ("models", models(old) != models(new)),
+        ("logging.file", old.log_file != new.log_file),
+    ]
+    .into_iter()
+    .filter_map(|(key, has_changed)| has_changed.then_some(key))
+    .collect()
+}
+
+/// Removes the record of a gateway that is gone.
+fn forget(record: &RuntimeRecord, settings: &Settings) {
+    if let Err(error) = record.remove(&settings.state) {
+        tracing::warn!(target: TARGET, %error, "the runtime record was not removed");
+    }
+}
+
+fn secret_note(kind: &str, note: Option<&Note>) -> String {
+    match note.map(|note| &note.source) {
+        Some(source @ config::Source::Generated { .. }) => format!("{kind} {source}"),
+        Some(source) => format!("{kind} from {source}"),
+        None => kind.to_owned(),
+    }
+}
+
+/// An error in one line, for the log.
+fn sentence(error: &CliError) -> String {
+    let mut text = error.message.clone();
+    for part in error.causes.iter().chain(&error.hints) {
+        text.push_str("; ");
+        text.push_str(part);
+    }
+    text
+}
+
+pub(crate) fn misconfigured(error: &ConfigError) -> CliError {
     match error {
         ConfigError::State(state) => no_state(state),
         _ => CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Configuration, error.to_string())
@@ -205,13 +720,19 @@ fn no_state(error: &StateError) -> CliError {
         StateError::Randomness(_) => Exit::Transient,
         _ => Exit::Configuration,
     };
-    CliError::new(Fault::Cli, "STATE", exit, error.to_string()).with_sources(error)
+    let told = CliError::new(Fault::Cli, "STATE", exit, error.to_string()).with_sources(error);
+    match error {
+        StateError::Locked { .. } => {
+            told.hint("stop it, pass `--force`, or use another state directory with `--profile`")
+        }
+        _ => told,
+    }
 }
 
 fn not_started(error: &StartError) -> CliError {
     match error {
         StartError::State(state) => no_state(state),
-        StartError::Bind { source, .. } => {
+        StartError::Bind { address, source } => {
             let exit = match source.kind() {
                 // Waiting does not help: whoever has the port keeps it, and rights and addresses are settings.
                 io::ErrorKind::AddrInUse
@@ -219,11 +740,21 @@ fn not_started(error: &StartError) -> CliError {
                 | io::ErrorKind::PermissionDenied => Exit::Configuration,
                 _ => Exit::Transient,
             };
-            let told = CliError::new(Fault::Cli, "LISTEN", exit, error.to_string()).with_sources(error);
-            if source.kind() == io::ErrorKind::AddrInUse {
-                told.hint("another program listens there: stop it, or name another port with `--port`")
-            } else {
-                told
+            let mut told = CliError::new(Fault::Cli, "LISTEN", exit, error.to_string()).with_sources(error);
+            match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    for occupant in takeover::who_listens(&[*address]) {
+                        told = told.cause(occupant);
+                    }
+                    told.hint("stop what listens there, pass `--force`, or name another port with `--port`")
+                }
+                io::ErrorKind::PermissionDenied => {
+                    told.hint("ports below 1024 are for the administrator: name another with `--port`")
+                }
+                io::ErrorKind::AddrNotAvailable => told.hint(
+                    "this machine does not have the address: change `gateway.customBindHost` or `--bind`",
+                ),
+                _ => told,
             }
         }
         StartError::Tls(tls) => {

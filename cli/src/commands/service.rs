@@ -796,7 +796,11 @@ impl<'a> Desk<'a> {
                     record.pid,
                     timeout.as_millis()
                 ))
-                .cause("it ignores the signal where its configuration has `commands.restart: false`")
+                .cause(
+                    "it goes on as it was where its configuration is at fault, or has `commands.restart: false`; its \
+                     log says so",
+                )
+                .hint((self.command)("gateway logs --level warn"))
                 .hint(by_hand)
                 .into());
             }

@@ -6,7 +6,7 @@ use std::{fs, process::Stdio};
 use serde_json::{Value, json};
 
 use crate::{
-    lan::{Lan, Running, wait},
+    lan::{Lan, Running, TOKEN, wait},
     process::{Home, Outcome},
 };
 
@@ -69,12 +69,19 @@ fn a_gateway_with_tls_is_found_and_its_fingerprint_is_a_hint_alone() {
     // What was found leads there, and is trusted only when somebody says so.
     let (url, said) = (field(&beacons, "wsUrl")[0], field(&beacons, "gatewayTlsFingerprintSha256")[0]);
     let health = |more: &[&str]| {
-        let args = ["health", "--json", "--url", url, "--token", "secret"];
+        let args = ["health", "--json", "--url", url, "--token", TOKEN];
         let mut command = lan.gateway(1, args.into_iter().chain(more.iter().copied()));
         Outcome::of(command.output().expect("the binary starts"))
     };
     assert_ne!(health(&[]).code, Some(0), "the certificate is nobody's");
     assert_eq!(health(&["--tls-fingerprint", said]).json(0)["ok"], true);
+
+    // Over a restart it is announced again, with the certificate that it shows then.
+    fs::remove_dir_all(lan.home(0).join(".openclaw/gateway/tls")).expect("it is there");
+    let restarted = Outcome::of(lan.gateway(0, ["restart", "--json"]).output().expect("the binary starts"));
+    assert_eq!(restarted.json(0)["result"], "restarted");
+    let is_new = |beacon: &Value| beacon["gatewayTlsFingerprintSha256"] != said;
+    lan.discover_until(1, &[], |beacons| beacons.len() == 1 && is_new(&beacons[0]));
 }
 
 #[test]
@@ -82,7 +89,7 @@ fn avahi_and_we_find_each_other() {
     let Some(lan) = Lan::new(2) else { return };
     let lan = lan.with_v4();
     let Some(avahi) = lan.avahi(1) else { return };
-    let mut full = lan.gateway(0, ["run", "--port", "18799", "--token", "secret"]);
+    let mut full = lan.gateway(0, ["run", "--port", "18799", "--token", TOKEN]);
     fs::create_dir_all(lan.home(0).join(".openclaw")).expect("a directory can be made");
     fs::write(
         lan.home(0).join(".openclaw/openclaw.json"),

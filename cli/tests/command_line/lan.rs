@@ -22,6 +22,8 @@ use crate::process::{Outcome, signal};
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What the gateways want to see.
+pub(crate) const TOKEN: &str = "a-token-of-the-lan";
 /// Tells LANs of one process apart.
 static LANS: AtomicU32 = AtomicU32::new(0);
 
@@ -112,7 +114,7 @@ impl Lan {
     ) -> Running {
         let log = self.home(host).join("stderr");
         let stderr = fs::File::create(&log).expect("a file can be made");
-        let mut command = self.gateway(host, ["run", "--port", "18799", "--token", "secret"]);
+        let mut command = self.gateway(host, ["run", "--port", "18799", "--token", TOKEN]);
         command.args(args).env("OPENCLAW_DISABLE_BONJOUR", "0").env("OPENCLAW_MDNS_HOSTNAME", name);
         let running = Running::start(command.stdout(Stdio::null()).stderr(stderr));
         wait(&format!("the gateway on host {host} listens"), || {

@@ -1,17 +1,20 @@
 //! The real binary: exit code, stdout and stderr of every command, against nobody, a fake gateway, and files.
 //!
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
-//! one that speaks OpenClaw frames, `server` runs one, `service` makes one a service, `discovery` finds gateways in a
-//! `lan` of its own, `probe` and `ssh` look at several.
+//! one that speaks OpenClaw frames, `server` runs one, `lifecycle` restarts it and reads its log, `run_options` is the
+//! table of what `gateway run` takes, `service` makes one a service, `discovery` finds gateways in a `lan` of its own,
+//! `probe` and `ssh` look at several.
 
 mod client;
 mod discovery;
 mod fake;
 mod gateway;
 mod lan;
+mod lifecycle;
 mod offline;
 mod probe;
 mod process;
+mod run_options;
 mod server;
 mod service;
 mod ssh;

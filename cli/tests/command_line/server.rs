@@ -15,35 +15,46 @@ use serde_json::Value;
 use crate::process::{Home, Outcome, signal};
 
 /// A running gateway.
-struct Server {
-    child: Child,
+pub(crate) struct Server {
+    pub(crate) child: Child,
     stderr: BufReader<ChildStderr>,
     /// What it has said so far.
-    said: String,
+    pub(crate) said: String,
 }
 
 impl Server {
     /// Starts a gateway, and waits until it serves: its record is written by then.
-    fn start<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut child = home.spawn_piped(args);
+    pub(crate) fn start<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::of(home.spawn_piped(args))
+    }
+
+    /// A gateway that was just started; waits until it serves.
+    pub(crate) fn of(mut child: Child) -> Self {
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut server = Self { child, stderr, said: String::new() };
-        while !server.said.contains("listening on") {
-            let read = server.stderr.read_line(&mut server.said).expect("stderr is text");
-            assert!(read > 0, "the gateway ended before it served: {}", server.said);
-        }
+        server.says("listening on");
         server
     }
 
+    /// Waits until it says something that it has not been heard to say, and gives what it said meanwhile.
+    pub(crate) fn says(&mut self, what: &str) -> &str {
+        let heard = self.said.len();
+        while !self.said[heard..].contains(what) {
+            let read = self.stderr.read_line(&mut self.said).expect("stderr is text");
+            assert!(read > 0, "the gateway ended before it said {what:?}: {}", self.said);
+        }
+        &self.said[heard..]
+    }
+
     /// Sends a signal, and waits for the end.
-    fn stop(mut self, with: Signal) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self, with: Signal) -> (Option<i32>, String) {
         signal(&self.child, with);
         self.stderr.read_to_string(&mut self.said).expect("stderr is text");
         (self.child.wait().expect("it ends").code(), self.said)
     }
 }
 
-fn record(state: &Path) -> Value {
+pub(crate) fn record(state: &Path) -> Value {
     let text = fs::read(state.join("gateway/runtime.json")).expect("there is a record");
     serde_json::from_slice(&text).expect("the record is JSON")
 }
@@ -299,9 +310,7 @@ fn a_second_signal_ends_a_gateway_at_once() {
     let caller = long_run(&home);
     let told = Instant::now();
     signal(&server.child, Signal::TERM);
-    while !server.said.contains("stopping") {
-        assert!(server.stderr.read_line(&mut server.said).expect("stderr is text") > 0, "{}", server.said);
-    }
+    server.says("stopping");
     let (code, said) = server.stop(Signal::INT);
     assert_eq!(code, Some(130), "{said}");
     assert!(told.elapsed() < Duration::from_secs(5), "long before the end of the run");

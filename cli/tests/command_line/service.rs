@@ -13,7 +13,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::process::{Home, Outcome};
+use crate::{
+    process::{Home, Outcome, signal},
+    server::{Server, record},
+};
 
 const TOKEN: &str = "hush-token-0123456789";
 const KEY: &str = "hush-key-0123456789";
@@ -297,6 +300,38 @@ fn what_cannot_be_installed_is_refused_with_what_to_do() {
         runtime["warnings"][0].as_str().is_some_and(|text| text.contains("needs no runtime")),
         "{runtime}"
     );
+}
+
+#[test]
+fn a_gateway_that_no_service_runs_is_restarted_in_its_process() {
+    let machine = Machine::new();
+    for home in [&machine.home, &Home::new().with("PATH", "/nowhere")] {
+        home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'local' } }");
+        let mut server = Server::start(home, ["gateway", "--port", "0"]);
+        let before = record(&home.path().join(".openclaw"));
+        let restarted = home.run(["gateway", "restart", "--json"]).json(0);
+        assert_eq!(restarted["result"], "restarted");
+        assert_eq!(restarted["pid"], server.child.id());
+        server.says("received SIGUSR1; restarting");
+        let after = record(&home.path().join(".openclaw"));
+        assert_eq!((&after["pid"], &after["port"]), (&before["pid"], &before["port"]));
+        assert_ne!(after["instanceId"], before["instanceId"]);
+        assert_eq!(home.run(["gateway", "health", "--json"]).json(0)["ok"], true);
+
+        // One that cannot, or may not, goes on, and that is told.
+        let refused = || {
+            let refused = home.run(["gateway", "restart", "--timeout", "500", "--json"]).json(5);
+            assert!(refused["error"]["message"].to_string().contains("did not restart"), "{refused}");
+        };
+        home.write(".openclaw/openclaw.json", "{ gateway: { mode: 1 } }");
+        refused();
+        home.write(".openclaw/openclaw.json", "{ gateway: { mode: 'local' }, commands: { restart: false } }");
+        signal(&server.child, Signal::HUP);
+        server.says("read again");
+        refused();
+        assert_eq!(record(&home.path().join(".openclaw")), after);
+        server.stop(Signal::TERM);
+    }
 }
 
 #[test]

@@ -379,7 +379,7 @@ mod tests {
                 instance_id: "i".to_owned(),
                 version: "0.1.0".to_owned(),
                 dialects: vec!["jsonrpc".to_owned()],
-                started_at_ms: 1,
+                started_at_ms: 4_102_444_800_000,
                 tls_fingerprint: None,
             };
             record.write(self.locations().state()).expect("it writes");

@@ -39,7 +39,8 @@ pub const TAILNET_DNS: &str = "OPENCLAW_TAILNET_DNS";
 pub const CLI_PATH: &str = "OPENCLAW_CLI_PATH";
 /// A domain that `gateway discover` looks in, besides the configured one.
 pub const WIDE_AREA_DOMAIN: &str = "OPENCLAW_WIDE_AREA_DOMAIN";
-/// The least severe level that is logged, to the file and to the console.
+/// The least severe level that is logged, to the file and to the console; also per part of the program, as in
+/// `info,wire=debug`.
 pub const LOG_LEVEL: &str = "OPENCLAW_LOG_LEVEL";
 
 /// Set to `1`: client commands speak plain `ws` and `http` to other hosts too.

@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, Env, GatewayMode, LogLevel, Models, RemoteTransport, Source, Sourced,
-    SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
+    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, RemoteTransport,
+    Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
 };
 use crate::trust::{Network, Origin};
 
@@ -121,6 +121,12 @@ pub struct Logging {
     pub file: Option<Sourced<String>>,
     /// `maxFileBytes`, from 1.
     pub max_file_bytes: Option<Sourced<u64>>,
+    /// `consoleStyle`.
+    pub console_style: Option<Sourced<ConsoleStyle>>,
+    /// `redactPatterns`: regular expressions of what is kept out of the log.
+    pub redact_patterns: Option<Sourced<Vec<String>>>,
+    /// `filters`: levels of parts of the program, in the order of the file. Stock has no such key.
+    pub filters: Vec<(String, Sourced<LogLevel>)>,
 }
 
 /// The section `commands`.
@@ -296,11 +302,16 @@ fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sour
 
 fn logging(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Logging, ConfigError> {
     section.check_keys(
-        &["level", "consoleLevel", "file", "maxFileBytes"],
-        &["consoleStyle", "redactPatterns"],
+        &["level", "consoleLevel", "file", "maxFileBytes", "consoleStyle", "redactPatterns", "filters"],
+        &[],
         warnings,
     )?;
+    let filters = section.section("filters")?;
+    let level = |part: &String| Ok::<_, ConfigError>(filters.name(part)?.map(|level| (part.clone(), level)));
     Ok(Logging {
+        console_style: section.name("consoleStyle")?,
+        redact_patterns: section.text_list("redactPatterns")?,
+        filters: filters.keys().filter_map(|part| level(part).transpose()).collect::<Result<_, _>>()?,
         level: section.name("level")?,
         console_level: section.name("consoleLevel")?,
         file: section.text("file")?,

@@ -137,6 +137,18 @@ names! {
     }
 }
 
+names! {
+    /// How lines on the console look.
+    ConsoleStyle {
+        /// For a person who watches.
+        Pretty = "pretty",
+        /// For a file or a journal.
+        Compact = "compact",
+        /// For programs: one JSON object a line.
+        Json = "json",
+    }
+}
+
 /// A name that is not in its set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{given}\" is none of {}", self.listed())]

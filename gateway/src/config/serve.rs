@@ -6,19 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
+use tracing::level_filters::LevelFilter;
 
 use super::{
-    AuthMode, BindMode, Config, ConfigError, Env, GatewayMode, Locations, LogLevel, Source, Sourced,
-    announcement, env,
-    file::{AgentEntry, port, substitute, substitute_secret, unknown_name},
+    AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
+    Sourced, UnknownName, announcement, auth, env,
+    file::{AgentEntry, port, substitute, unknown_name},
     models::resolve_models,
+    modes,
 };
 use crate::{
     backend::settings::ModelSettings,
     host,
+    logs::{LogFilter, Redactor},
     settings::{Agent, Agents, Auth, Limits, Settings},
-    state::ensure_token,
     tls::TlsSettings,
     trust::Trust,
 };
@@ -51,7 +53,8 @@ pub struct ServeOptions {
     pub raw_stream: bool,
     /// `--raw-stream-path`: which file.
     pub raw_stream_path: Option<PathBuf>,
-    /// `--claude-cli-logs`: show the output of command-line back ends on the console, and nothing else.
+    /// `--claude-cli-logs`: show the output of command-line back ends on the console, and of the log errors
+    /// alone.
     pub cli_backend_logs: bool,
 }
 
@@ -71,12 +74,16 @@ pub struct Resolved {
 }
 
 /// How a gateway logs. The path of the file is in [`Settings`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LogSettings {
-    /// The level of the file.
-    pub file_level: LogLevel,
-    /// The level of the console.
-    pub console_level: LogLevel,
+    /// What goes to the file.
+    pub file: LogFilter,
+    /// What goes to the console.
+    pub console: LogFilter,
+    /// How lines on the console look; absent to choose by what the console is.
+    pub style: Option<ConsoleStyle>,
+    /// What is left out of both.
+    pub redactor: Redactor,
     /// How large the file grows before it is rotated, in bytes.
     pub max_file_bytes: u64,
 }
@@ -93,7 +100,7 @@ pub struct Note {
 }
 
 impl Note {
-    fn new<T: ToString>(name: &'static str, value: &Sourced<T>) -> Self {
+    pub(super) fn new<T: ToString>(name: &'static str, value: &Sourced<T>) -> Self {
         Self { name, value: value.value.to_string(), source: value.source.clone() }
     }
 }
@@ -126,20 +133,20 @@ fn resolve_on(
         ensure_local(config)?;
     }
     let port = serve_port(locations, config, env, options)?;
-    let bind = flag("--bind", options.bind)
-        .or_else(|| config.gateway.bind.clone())
-        .unwrap_or_else(|| Sourced::default(BindMode::Loopback));
+    let bind = bind_mode(config, options);
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
-    let (auth, auth_notes) =
-        resolve_auth(locations, config, env, options, exposed.map(|host| (host, &bind)))?;
+    let exposed = exposed.map(|host| (host, &bind));
+    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
     };
-    let log = log_settings(config, env, options)?;
+    let log = log_settings(config, env, options, &auth)?;
     let tls = resolve_tls(locations, config, env)?;
     let mut warnings = config.warnings.clone();
+    warnings.extend(auth_warning);
+    warnings.extend(modes::check(locations.state(), config)?);
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
     let mdns = announcement(config, env, &mut warnings)?;
     let models = ModelSettings {
@@ -204,8 +211,21 @@ fn resolve_on(
     })
 }
 
-fn flag<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
+pub(super) fn flag<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
     value.map(|value| Sourced::new(value, Source::Flag(name)))
+}
+
+/// Where a gateway listens.
+pub(super) fn bind_mode(config: &Config, options: &ServeOptions) -> Sourced<BindMode> {
+    flag("--bind", options.bind)
+        .or_else(|| config.gateway.bind.clone())
+        .unwrap_or_else(|| Sourced::default(BindMode::Loopback))
+}
+
+/// The first address beyond loopback that a bind mode means on this machine, if it means one.
+pub(super) fn exposed_host(config: &Config, env: &Env, bind: &Sourced<BindMode>) -> Option<IpAddr> {
+    let hosts = bind_hosts(&Host::current(), config, env, bind).unwrap_or_default();
+    hosts.into_iter().find(|host| !host.is_loopback())
 }
 
 /// The configuration must say that the gateway is on this machine: a start by mistake on a machine that is a
@@ -345,137 +365,76 @@ pub(super) fn is_tailnet(address: &IpAddr) -> bool {
     }
 }
 
-/// What callers must present. `exposed` is an address beyond loopback, if there is one, and who asked for it.
-fn resolve_auth(
-    locations: &Locations,
+fn log_settings(
     config: &Config,
     env: &Env,
     options: &ServeOptions,
-    exposed: Option<(IpAddr, &Sourced<BindMode>)>,
-) -> Result<(Auth, Vec<Note>), ConfigError> {
-    let token = || {
-        secret("--token", options.token.as_ref(), config.gateway.auth.token.as_ref(), env::GATEWAY_TOKEN, env)
-    };
-    let password = || {
-        let (flag, file) = (options.password.as_ref(), config.gateway.auth.password.as_ref());
-        secret("--password", flag, file, env::GATEWAY_PASSWORD, env)
-    };
-    let refuse_exposed = |lack| match exposed {
-        Some((address, bind)) => {
-            Err(ConfigError::Exposed { address, bind: bind.value, origin: bind.source.clone(), lack })
-        }
-        None => Ok(()),
-    };
-    let mode = match explicit_mode(config, options) {
-        Some(mode) => mode,
-        // As in stock: password if there is one, else token.
-        None => match (token()?, password()?) {
-            (Some(token), Some(password)) => {
-                return Err(ConfigError::AmbiguousAuth { token: token.source, password: password.source });
-            }
-            (None, Some(_)) => Sourced::default(AuthMode::Password),
-            (_, None) => Sourced::default(AuthMode::Token),
-        },
-    };
-    let mut notes = vec![Note::new("auth", &mode)];
-    let mut note = |name, secret: &Sourced<SecretString>| {
-        notes.push(Note { name, value: "(secret)".to_owned(), source: secret.source.clone() });
-    };
-    let auth = match mode.value {
-        AuthMode::None => {
-            let given = [("--token", &options.token), ("--password", &options.password)];
-            if let Some((name, _)) = given.into_iter().find(|(_, secret)| secret.is_some()) {
-                return Err(ConfigError::UnusedSecret { secret: Source::Flag(name), mode: mode.source });
-            }
-            refuse_exposed("without authentication")?;
-            Auth::None
-        }
-        AuthMode::Token => {
-            let token = match token()? {
-                Some(token) => token,
-                None => {
-                    refuse_exposed("without a token")?;
-                    let path = locations.state().token_file();
-                    Sourced::new(ensure_token(locations.state())?, Source::Generated { path })
-                }
-            };
-            note("token", &token);
-            Auth::Token(token.value)
-        }
-        AuthMode::Password => {
-            let password = password()?.ok_or(ConfigError::NoPassword { mode: mode.source })?;
-            note("password", &password);
-            Auth::Password(password.value)
-        }
-        AuthMode::TrustedProxy => {
-            return Err(ConfigError::UnsupportedAuth { origin: mode.source, mode: mode.value });
-        }
-    };
-    Ok((auth, notes))
-}
-
-/// The mode that the user asked for, if any. A secret on the command line asks for its kind: it must not be
-/// ignored because of what a file says.
-fn explicit_mode(config: &Config, options: &ServeOptions) -> Option<Sourced<AuthMode>> {
-    if let Some(mode) = flag("--auth", options.auth) {
-        return Some(mode);
-    }
-    match (&options.token, &options.password) {
-        (Some(_), None) => Some(Sourced::new(AuthMode::Token, Source::Flag("--token"))),
-        (None, Some(_)) => Some(Sourced::new(AuthMode::Password, Source::Flag("--password"))),
-        (Some(_), Some(_)) | (None, None) => config.gateway.auth.mode.clone(),
-    }
-}
-
-/// A secret of the server: flag, then file, then environment. cli.md section 1.8.
-fn secret(
-    flag: &'static str,
-    option: Option<&SecretString>,
-    file: Option<&Sourced<SecretString>>,
-    variable: &'static str,
-    env: &Env,
-) -> Result<Option<Sourced<SecretString>>, ConfigError> {
-    let secret = match (option, file) {
-        (Some(option), _) => Some(Sourced::new(option.clone(), Source::Flag(flag))),
-        (None, Some(file)) => Some(substitute_secret(file, env)?),
-        (None, None) => env.text(variable)?.map(|text| Sourced::new(text.value.into(), text.source)),
-    };
-    match secret {
-        Some(secret) if secret.value.expose_secret().trim().is_empty() => {
-            Err(ConfigError::EmptySecret { origin: secret.source })
-        }
-        secret => Ok(secret),
-    }
-}
-
-fn log_settings(config: &Config, env: &Env, options: &ServeOptions) -> Result<LogSettings, ConfigError> {
+    auth: &Auth,
+) -> Result<LogSettings, ConfigError> {
+    let logging = &config.logging;
     let both = match (options.log_level, env.text(env::LOG_LEVEL)?) {
-        (Some(level), _) => Some(level),
-        (None, Some(text)) => {
-            Some(text.value.parse().map_err(|unknown| unknown_name(&unknown, text.source))?)
-        }
+        (Some(level), _) => Some(filter(level)),
+        (None, Some(text)) => Some(text.value.parse().map_err(|_| bad_levels(text))?),
         (None, None) => None,
     };
-    let level = |of_file: &Option<Sourced<LogLevel>>| {
-        both.or(of_file.as_ref().map(|level| level.value)).unwrap_or(LogLevel::Info)
+    let of_level = |level: &Option<Sourced<LogLevel>>| {
+        let level = level.as_ref().map_or(LogLevel::Info, |level| level.value);
+        let mut filter = filter(level);
+        for (part, level) in &logging.filters {
+            filter = filter.with_part(part, level.value.name()).map_err(|_| ConfigError::BadValue {
+                origin: level.source.clone(),
+                problem: "must name a part of the program, such as `wire` or `gateway::wire`".to_owned(),
+                nearest: None,
+            })?;
+        }
+        Ok::<_, ConfigError>(filter)
     };
-    let console_level = level(&config.logging.console_level);
-    Ok(LogSettings {
-        file_level: level(&config.logging.level),
-        console_level: match console_level {
-            // The console belongs to the output of command-line back ends.
-            _ if options.cli_backend_logs => LogLevel::Silent,
-            // It shows more already.
-            LogLevel::Trace => LogLevel::Trace,
-            _ if options.verbose => LogLevel::Debug,
-            level => level,
+    let (file, console) = match both {
+        Some(both) => (both.clone(), both),
+        None => (of_level(&logging.level)?, of_level(&logging.console_level)?),
+    };
+    let console = if options.cli_backend_logs {
+        // The console belongs to the output of command-line back ends; what fails is told all the same.
+        console.at_most(LevelFilter::ERROR)
+    } else if options.verbose {
+        console.at_least(LevelFilter::DEBUG)
+    } else {
+        console
+    };
+    let patterns = logging.redact_patterns.as_ref();
+    let redactor = Redactor::new(
+        match auth {
+            Auth::None => None,
+            Auth::Token(secret) | Auth::Password(secret) => Some(secret.clone()),
         },
-        max_file_bytes: config
-            .logging
+        patterns.map_or(&[], |patterns| &patterns.value),
+    );
+    Ok(LogSettings {
+        file,
+        console,
+        style: logging.console_style.as_ref().map(|style| style.value),
+        redactor: redactor.map_err(|bad| ConfigError::BadValue {
+            origin: patterns.map_or(Source::Default, |patterns| patterns.source.clone()),
+            problem: format!("must be regular expressions: {bad}"),
+            nearest: None,
+        })?,
+        max_file_bytes: logging
             .max_file_bytes
             .as_ref()
             .map_or(DEFAULT_MAX_LOG_FILE_BYTES, |bytes| bytes.value),
     })
+}
+
+fn filter(level: LogLevel) -> LogFilter {
+    level.name().parse().expect("every level is a filter")
+}
+
+/// The error for a text that is no filter: it names the level that was probably meant.
+fn bad_levels(text: Sourced<String>) -> ConfigError {
+    let is_bad = |entry: &&str| entry.parse::<LogFilter>().is_err();
+    let entry = text.value.split(',').find(is_bad).unwrap_or(&text.value);
+    let given = entry.rsplit('=').next().unwrap_or(entry).trim().to_owned();
+    unknown_name(&UnknownName { given, allowed: LogLevel::NAMES }, text.source)
 }
 
 /// The file of the raw stream, if it is asked for. A path alone does not ask. cli.md section 2.1.
@@ -556,6 +515,8 @@ fn path_of(text: &Sourced<String>, config: &Config, env: &Env) -> Result<Sourced
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use secrecy::ExposeSecret as _;
+
     use super::*;
     use crate::{config::LocationFlags, state::read_token};
 
@@ -604,7 +565,7 @@ mod tests {
 
         fn resolve(&self, config: &str) -> Result<Resolved, ConfigError> {
             let path = self.config_file();
-            std::fs::create_dir_all(path.parent().expect("it has one")).expect("it creates");
+            crate::state::create_private_dir(path.parent().expect("it has one")).expect("it creates");
             std::fs::write(&path, config).expect("it writes");
             self.resolve_file()
         }
@@ -715,7 +676,7 @@ mod tests {
         ] {
             let start = Start::with(|start| {
                 start.options.bind = bind;
-                start.options.token = Some("t".into());
+                start.options.token = Some("0123456789abcdef".into());
                 start.host.is_container = container;
             });
             let resolved = start
@@ -789,8 +750,8 @@ mod tests {
             assert!(!start.locations().state().token_file().exists(), "no token is made for a refused start");
         }
         for config in [
-            "{gateway: {mode: 'local', bind: 'lan', auth: {token: 't'}}}",
-            "{gateway: {mode: 'local', bind: 'lan', auth: {password: 'p'}}}",
+            "{gateway: {mode: 'local', bind: 'lan', auth: {token: '0123456789abcdef'}}}",
+            "{gateway: {mode: 'local', bind: 'lan', auth: {password: 'correct horse'}}}",
             "{gateway: {mode: 'local', bind: 'custom', customBindHost: '127.0.0.2'}}",
             "{gateway: {mode: 'local', bind: 'loopback', auth: {mode: 'none'}}}",
         ] {
@@ -934,6 +895,56 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_can_be_guessed_is_refused() {
+        for (config, sentence) in [
+            (
+                "bind: 'lan', auth: {token: 'abc'}",
+                "gateway.auth.token in FILE has 3 characters; beyond loopback a token has at least 16",
+            ),
+            (
+                "bind: 'lan', auth: {password: 'abc'}",
+                "gateway.auth.password in FILE has 3 characters; beyond loopback a password has at least 8",
+            ),
+            (
+                "bind: 'lan', auth: {password: 'Password1'}",
+                "gateway.auth.password in FILE is a word that is tried first",
+            ),
+            ("auth: {token: 'changeme'}", "gateway.auth.token in FILE is a placeholder and no secret"),
+            ("auth: {token: '<your-token>'}", "gateway.auth.token in FILE is a placeholder and no secret"),
+            ("auth: {password: 'xxxxxxxx'}", "gateway.auth.password in FILE is a placeholder and no secret"),
+            (
+                "auth: {token: ' abc'}",
+                "gateway.auth.token in FILE begins or ends with blanks, or has control characters",
+            ),
+        ] {
+            let (told, hint) = Start::new().error(&format!("{{gateway: {{mode: 'local', {config}}}}}"));
+            assert_eq!(told, sentence);
+            assert!(!hint.is_empty());
+        }
+        let resolved =
+            Start::new().resolve("{gateway: {mode: 'local', auth: {token: 'secret'}}}").expect("it starts");
+        assert!(
+            resolved.warnings.iter().any(|warning| warning.contains("tried first")),
+            "{:?}",
+            resolved.warnings
+        );
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_and_a_style_that_is_none_are_refused() {
+        let error = |logging: &str| {
+            Start::new().error(&format!("{{gateway: {{mode: 'local'}}, logging: {{{logging}}}}}")).0
+        };
+        assert!(error("redactPatterns: ['a', '(']").starts_with(
+            "logging.redactPatterns in FILE must be regular expressions: the pattern \"(\" is no"
+        ));
+        assert!(error("redactPatterns: 'a'").contains("must be a list of texts"));
+        assert!(error("consoleStyle: 'prety'").ends_with("did you mean `pretty`?"));
+        assert!(error("filters: {'': 'info'}").contains("must name a part"));
+        assert!(error("filters: {wire: 'loud'}").contains("must be one of"));
+    }
+
+    #[test]
     fn on_loopback_a_missing_token_is_generated_and_kept() {
         let start = Start::new();
         let resolved = start.resolve("{gateway: {mode: 'local'}}").expect("it starts");
@@ -948,14 +959,14 @@ mod tests {
 
     #[test]
     fn levels_are_flag_then_environment_then_file() {
-        let config =
-            "{gateway: {mode: 'local'}, logging: {level: 'warn', consoleLevel: 'error', maxFileBytes: 5}}";
-        for (flag, variable, verbose, file_level, console_level) in [
-            (None, None, false, LogLevel::Warn, LogLevel::Error),
-            (None, None, true, LogLevel::Warn, LogLevel::Debug),
-            (None, Some("fatal"), false, LogLevel::Fatal, LogLevel::Fatal),
-            (Some(LogLevel::Silent), Some("fatal"), false, LogLevel::Silent, LogLevel::Silent),
-            (Some(LogLevel::Trace), None, true, LogLevel::Trace, LogLevel::Trace),
+        let config = "{gateway: {mode: 'local'}, logging: {level: 'warn', consoleLevel: 'error', maxFileBytes: 5, filters: {wire: 'trace'}}}";
+        for (flag, variable, verbose, file, console) in [
+            (None, None, false, "warn,wire=trace", "error,wire=trace"),
+            (None, None, true, "warn,wire=trace", "debug,wire=trace"),
+            (None, Some("fatal"), false, "error", "error"),
+            (None, Some("warn,runs=debug"), false, "warn,runs=debug", "warn,runs=debug"),
+            (Some(LogLevel::Silent), Some("fatal"), false, "off", "off"),
+            (Some(LogLevel::Trace), None, true, "trace", "trace"),
         ] {
             let start = Start::with(|start| {
                 start.options.log_level = flag;
@@ -963,12 +974,12 @@ mod tests {
                 start.variables.extend(variable.map(|value| (env::LOG_LEVEL, value)));
             });
             let log = start.resolve(config).expect("it starts").log;
-            assert_eq!(log, LogSettings { file_level, console_level, max_file_bytes: 5 });
+            let said = (log.file.to_string(), log.console.to_string(), log.max_file_bytes);
+            assert_eq!(said, (file.to_owned(), console.to_owned(), 5));
         }
         let log = Start::new().resolve("{gateway: {mode: 'local'}}").expect("it starts").log;
-        let (file_level, console_level) = (LogLevel::Info, LogLevel::Info);
-        assert_eq!(log, LogSettings { file_level, console_level, max_file_bytes: 100_000_000 });
-        let start = Start::with(|start| start.variables.push((env::LOG_LEVEL, "loud")));
+        assert_eq!((log.file.to_string(), log.max_file_bytes), ("info".to_owned(), 100_000_000));
+        let start = Start::with(|start| start.variables.push((env::LOG_LEVEL, "info,wire=loud")));
         assert_eq!(
             start.error("{gateway: {mode: 'local'}}").0,
             "env OPENCLAW_LOG_LEVEL must be one of \"silent\", \"fatal\", \"error\", \"warn\", \"info\", \

@@ -10,6 +10,7 @@ use std::{
 use mdns_sd::{DaemonEvent, IfKind, IfPredicate, Receiver, ServiceDaemon, ServiceInfo, UnregisterStatus};
 use openclaw_schema::discovery::{LOCAL_DOMAIN, SERVICE_TYPE};
 use tokio::{
+    sync::Mutex,
     task::JoinHandle,
     time::{interval_at, sleep, timeout},
 };
@@ -84,11 +85,24 @@ pub(crate) struct Advertiser {
 }
 
 impl Advertiser {
-    /// Begins to announce a gateway that listens on `addresses`. Takes no time: all is done in a task of its own.
+    /// Begins to announce a gateway that listens on `addresses`, once `turn` is free: the gateway before it has said
+    /// goodbye. Takes no time: all is done in a task of its own.
     #[must_use]
-    pub(crate) fn start(announcement: Announcement, addresses: Vec<SocketAddr>, tls: AskTls) -> Self {
+    pub(crate) fn start(
+        announcement: Announcement,
+        addresses: Vec<SocketAddr>,
+        tls: AskTls,
+        turn: Arc<Mutex<()>>,
+    ) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(supervise(announcement, addresses, tls, stop.clone()));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let _turn = tokio::select! {
+                turn = turn.lock() => turn,
+                () = stopped.cancelled() => return,
+            };
+            supervise(announcement, addresses, tls, stopped).await;
+        });
         Self { stop, task }
     }
 
@@ -386,8 +400,19 @@ mod tests {
         let rules =
             openclaw_schema::discovery::InterfaceRules { allow: Vec::new(), deny: vec!["*".to_owned()] };
         let announcement = Announcement { interfaces: rules, ..Announcement::default() };
-        let advertiser = Advertiser::start(announcement, vec![([127, 0, 0, 1], 1).into()], Box::new(|| None));
-        tokio::task::yield_now().await;
-        advertiser.withdraw().await;
+        let turn = Arc::new(Mutex::new(()));
+        let start = || {
+            let addresses = vec![([127, 0, 0, 1], 1).into()];
+            Advertiser::start(announcement.clone(), addresses, Box::new(|| None), Arc::clone(&turn))
+        };
+        let first = start();
+        while turn.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        // One that has not had its turn has nothing to take back.
+        start().withdraw().await;
+        assert!(turn.try_lock().is_err(), "the first is announced");
+        first.withdraw().await;
+        assert!(turn.try_lock().is_ok(), "the next may be announced");
     }
 }

@@ -392,12 +392,8 @@ mod tests {
     async fn the_writer_wakes_its_followers_and_rotates_under_them() {
         let (_directory, path) = place();
         let settings = LogSettings {
-            file: path,
-            level: "info".to_owned(),
-            console: false,
-            colour: false,
-            journal: false,
             rotation: Rotation { max_bytes: 1_000, files: 4, ..Rotation::default() },
+            ..LogSettings::from_environment(path)
         };
         let (layer, handle) = start(&settings).expect("threads");
         let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));

@@ -3,17 +3,20 @@
 use std::{
     error::Error,
     fmt::{self, Write as _},
+    mem,
 };
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
+    level_filters::LevelFilter,
     span,
+    subscriber::Interest,
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-use super::{LogHandle, LogSettings};
+use super::{ConsoleStyle, LogHandle, LogSettings, Redactor, mask::mask, traffic};
 
 /// What one value may take up of a line. A runaway value must not push everything else out of the log.
 const MAX_VALUE_BYTES: usize = 16 << 10;
@@ -23,33 +26,51 @@ const MAX_VALUE_BYTES: usize = 16 << 10;
 pub struct LogLayer {
     handle: LogHandle,
     style: Style,
+    zone: TimeZone,
 }
 
-/// How lines for people look.
+/// How lines on the console look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    Plain,
-    Colour,
-    Journal,
+pub(super) struct Style {
+    form: ConsoleStyle,
+    colour: bool,
+    /// Whether the journal reads them, which adds the time, takes the severity away, and shows no colour.
+    journal: bool,
 }
 
 impl Style {
     pub(super) fn of(settings: &LogSettings) -> Self {
-        match settings {
-            LogSettings { journal: true, .. } => Self::Journal,
-            LogSettings { colour: true, .. } => Self::Colour,
-            LogSettings { .. } => Self::Plain,
-        }
+        Self { form: settings.style, colour: settings.colour && !settings.journal, journal: settings.journal }
     }
 }
 
 impl LogLayer {
     pub(super) fn new(handle: LogHandle, style: Style) -> Self {
-        Self { handle, style }
+        Self { handle, style, zone: TimeZone::system() }
+    }
+
+    /// Whether file or console take it.
+    fn takes(&self, metadata: &Metadata<'_>) -> bool {
+        let rules = self.handle.shared.rules();
+        rules.file.enables(metadata)
+            || (self.handle.shared.console.is_some() && rules.console.enables(metadata))
     }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.takes(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.takes(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let rules = self.handle.shared.rules();
+        Some(rules.file.most().max(rules.console.most()))
+    }
+
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
@@ -67,6 +88,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let (shared, metadata) = (&self.handle.shared, event.metadata());
+        let rules = shared.rules();
+        let to_file = metadata.target() != traffic::TARGET && rules.file.enables(metadata);
+        let console = shared
+            .console
+            .as_ref()
+            .filter(|_| rules.console.enables(metadata) || (to_file && self.handle.file_fails()));
+        if !to_file && console.is_none() {
+            return;
+        }
         let mut fields = Fields::default();
         event.record(&mut fields);
         // From the innermost span outwards: the nearest value of a name counts.
@@ -75,11 +106,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
                 fields.inherit(outer);
             }
         }
-        let record = Record::new(event.metadata(), fields);
-        let shared = &self.handle.shared;
-        shared.file.push(record.json().as_bytes());
-        if let Some(console) = &shared.console {
-            console.push(record.text(self.style).as_bytes());
+        fields.redact(&rules.redactor);
+        let record = Record::new(metadata, fields);
+        let json = (to_file || self.style.form == ConsoleStyle::Json).then(|| mask(record.json()));
+        if to_file && let Some(json) = &json {
+            shared.file.push(json.as_bytes());
+        }
+        if let Some(console) = console {
+            let line = match (self.style.form, json) {
+                (ConsoleStyle::Json, Some(json)) if self.style.journal => record.severity() + &json,
+                (ConsoleStyle::Json, Some(json)) => json,
+                (ConsoleStyle::Pretty, _) if !self.style.journal => {
+                    mask(record.pretty(self.style.colour, &self.zone))
+                }
+                _ => mask(record.text(self.style)),
+            };
+            console.push(line.as_bytes());
         }
     }
 }
@@ -130,6 +172,15 @@ impl Fields {
             text.push_str(&format!("… ({left_out} bytes left out)"));
         }
         self.put(field, Value::Text(text));
+    }
+
+    fn redact(&mut self, redactor: &Redactor) {
+        self.message = redactor.clean(mem::take(&mut self.message));
+        for (_, value) in &mut self.others {
+            if let Value::Text(text) = value {
+                *text = redactor.clean(mem::take(text));
+            }
+        }
     }
 
     fn inherit(&mut self, outer: &Self) {
@@ -228,27 +279,14 @@ impl Record {
         line
     }
 
-    /// As a line for people.
+    /// As a line for people who read it later.
     fn text(&self, style: Style) -> String {
-        let colour = style == Style::Colour;
+        let colour = style.colour;
         let (dim, reset) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-        let paint = match self.level {
-            _ if !colour => "",
-            Level::ERROR => "\x1b[31m",
-            Level::WARN => "\x1b[33m",
-            Level::INFO => "\x1b[32m",
-            _ => "\x1b[34m",
-        };
+        let paint = self.paint(colour);
         let mut line = String::with_capacity(160);
-        if style == Style::Journal {
-            // The severities of syslog(3).
-            let severity = match self.level {
-                Level::ERROR => 3,
-                Level::WARN => 4,
-                Level::INFO => 6,
-                _ => 7,
-            };
-            push(&mut line, format_args!("<{severity}>"));
+        if style.journal {
+            line.push_str(&self.severity());
         } else {
             push(
                 &mut line,
@@ -257,19 +295,64 @@ impl Record {
         }
         push_visible(&mut line, &self.subsystem);
         line.push_str(": ");
-        push_visible(&mut line, &self.fields.message);
+        self.push_rest(&mut line, colour);
+        line
+    }
+
+    /// How severe it is, as the journal reads it at the beginning of a line: sd-daemon(3), with the numbers of
+    /// syslog(3).
+    fn severity(&self) -> String {
+        let severity = match self.level {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        format!("<{severity}>")
+    }
+
+    /// As a line for people who watch.
+    fn pretty(&self, colour: bool, zone: &TimeZone) -> String {
+        let (dim, reset) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let paint = self.paint(colour);
+        let time = self.time.to_zoned(zone.clone());
+        let mut line = String::with_capacity(160);
+        push(&mut line, format_args!("{dim}{}{reset} ", time.strftime("%H:%M:%S")));
+        if self.level != Level::INFO {
+            push(&mut line, format_args!("{paint}{}{reset} ", self.level.as_str()));
+        }
+        push(&mut line, format_args!("{}[", if colour { "\x1b[36m" } else { "" }));
+        push_visible(&mut line, &self.subsystem);
+        push(&mut line, format_args!("]{reset} "));
+        self.push_rest(&mut line, colour);
+        line
+    }
+
+    fn paint(&self, colour: bool) -> &'static str {
+        match self.level {
+            _ if !colour => "",
+            Level::ERROR => "\x1b[31m",
+            Level::WARN => "\x1b[33m",
+            Level::INFO => "\x1b[32m",
+            _ => "\x1b[34m",
+        }
+    }
+
+    /// Message and fields, to the end of the line.
+    fn push_rest(&self, line: &mut String, colour: bool) {
+        let (dim, reset) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        push_visible(line, &self.fields.message);
         for (name, value) in &self.fields.others {
-            push(&mut line, format_args!(" {dim}{name}={reset}"));
+            push(line, format_args!(" {dim}{name}={reset}"));
             match value {
                 Value::Literal(text) => line.push_str(text),
                 Value::Text(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
-                    push(&mut line, format_args!("{text:?}"));
+                    push(line, format_args!("{text:?}"));
                 }
-                Value::Text(text) => push_visible(&mut line, text),
+                Value::Text(text) => push_visible(line, text),
             }
         }
         line.push('\n');
-        line
     }
 }
 
@@ -354,13 +437,18 @@ mod tests {
             ("mode", Value::Text("x\u{1b}".to_owned())),
         ];
         let record = record("ready\n", others);
+        let plain = Style { form: ConsoleStyle::Compact, colour: false, journal: false };
         assert_eq!(
-            record.text(Style::Plain),
+            record.text(plain),
             "2026-11-22T09:05:01.461Z INFO  gateway: ready\\n port=18789 path=\"/a b\" mode=x\\u{1b}\n"
         );
-        let coloured = record.text(Style::Colour);
+        let coloured = record.text(Style { colour: true, ..plain });
         assert!(coloured.contains("\x1b[32mINFO \x1b[0m"), "{coloured:?}");
-        let journal = record.text(Style::Journal);
-        assert!(journal.starts_with("<6>") && !journal.contains('\x1b'), "{journal:?}");
+        let journal = record.text(Style { journal: true, ..plain });
+        assert!(journal.starts_with("<6>gateway: ready"), "{journal:?}");
+        assert_eq!(
+            record.pretty(false, &TimeZone::UTC),
+            "09:05:01 [gateway] ready\\n port=18789 path=\"/a b\" mode=x\\u{1b}\n"
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Callers must not log secrets at all; this catches the well-known shapes when one slips through.
 
 /// What stands in for a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// A key that ends so holds a secret, in any case: `"deviceToken":"…"`, `password=…`.
 const SECRET_KEYS: [&str; 5] = ["token", "password", "secret", "apikey", "api_key"];

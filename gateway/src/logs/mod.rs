@@ -1,36 +1,46 @@
 //! The log of the gateway: written as JSON lines to one rotating file, read from its end, followed line by line.
 //!
-//! `layer` turns events into lines, `queue` hands them to a thread, `writer` is that thread for the file,
-//! `tail` and `follow` read. Nothing here knows JSON-RPC.
+//! `filter` says which events are logged, `layer` turns them into lines without `redact`ed texts, `queue` hands them
+//! to a thread, `writer` is that thread for the file, `tail` and `follow` read. `traffic` tells what callers ask and
+//! are answered. Nothing here knows JSON-RPC.
 
+mod filter;
 mod follow;
 mod layer;
 pub(crate) mod mask;
 mod queue;
+mod redact;
 mod tail;
+pub mod traffic;
 mod writer;
 
 use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use self::layer::Style;
-pub use self::{follow::LogFollower, layer::LogLayer, tail::LogReader};
-use self::{queue::Queue, writer::Writer};
+pub use self::{
+    filter::{BadFilter, LogFilter},
+    follow::LogFollower,
+    layer::LogLayer,
+    redact::{BadPattern, Redactor},
+    tail::LogReader,
+};
+use self::{layer::Style, queue::Queue, writer::Writer};
 
 /// The environment variable that holds the level.
 pub const LEVEL_VARIABLE: &str = "OPENCLAW_LOG_LEVEL";
-
-/// The level when nobody names one.
-pub const DEFAULT_LEVEL: &str = "info";
 
 /// How many bytes of lines may wait for a thread to write them.
 const QUEUE_BYTES: usize = 4 << 20;
@@ -38,21 +48,18 @@ const QUEUE_BYTES: usize = 4 << 20;
 /// How long a flush waits. A disk or a terminal that hangs must not hold up the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Crates we use that say at `debug` what only their authors want to know. They stay at `info` unless the
-/// level names them.
-const CHATTY_CRATES: &str = "axum=info,h2=info,hyper=info,jsonrpsee=info,mio=info,rustls=info,tokio=info,\
-                             tower=info,tungstenite=info";
-
 /// What is logged, and where to.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     /// The file. Missing directories are created (0700), and so is the file (0600).
     pub file: PathBuf,
-    /// `off`, `error`, `warn`, `info`, `debug` or `trace`, also per target: `info,openclaw_gateway::wire=debug`.
-    /// `silent` means `off` and `fatal` means `error`, as in stock configurations.
-    pub level: String,
+    /// What goes to the file, to the console, and what is left out of both. The part that may change while the
+    /// program runs.
+    pub rules: LogRules,
     /// Whether lines for people go to stderr as well.
     pub console: bool,
+    /// How these look.
+    pub style: ConsoleStyle,
     /// Whether these are coloured.
     pub colour: bool,
     /// Whether these are for systemd's journal: each begins with its severity, which the journal takes away, and
@@ -62,19 +69,50 @@ pub struct LogSettings {
     pub rotation: Rotation,
 }
 
+/// What goes to the file and to the console, and what is left out of both.
+#[derive(Debug, Clone)]
+pub struct LogRules {
+    /// What goes to the file.
+    pub file: LogFilter,
+    /// What goes to the console.
+    pub console: LogFilter,
+    /// What is left out.
+    pub redactor: Redactor,
+}
+
+impl LogRules {
+    /// The same level for file and console, and nothing left out.
+    #[must_use]
+    pub fn both(filter: LogFilter) -> Self {
+        Self { file: filter.clone(), console: filter, redactor: Redactor::default() }
+    }
+}
+
+/// How lines on the console look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsoleStyle {
+    /// For a person who watches: the local time of day, and no level where it is `info`.
+    Pretty,
+    /// For a file or a journal: time and date in UTC, level, part of the program.
+    Compact,
+    /// For programs: one JSON object a line, as in the file.
+    Json,
+}
+
 impl LogSettings {
-    /// Settings for `file` as the environment has them: the level from `OPENCLAW_LOG_LEVEL`, colour when stderr
-    /// is a terminal and `NO_COLOR` is empty or absent. No console.
+    /// Settings for `file` as the environment has them: the levels from `OPENCLAW_LOG_LEVEL`, or `info` where that
+    /// has none; colour when stderr is a terminal and `NO_COLOR` is empty or absent. No console.
     #[must_use]
     pub fn from_environment(file: impl Into<PathBuf>) -> Self {
-        let level = std::env::var_os(LEVEL_VARIABLE)
-            .map(|level| level.to_string_lossy().trim().to_owned())
-            .filter(|level| !level.is_empty());
+        let filter = std::env::var_os(LEVEL_VARIABLE)
+            .and_then(|level| level.to_string_lossy().parse().ok())
+            .unwrap_or_else(|| LogFilter::level(LevelFilter::INFO));
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             file: file.into(),
-            level: level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned()),
+            rules: LogRules::both(filter),
             console: false,
+            style: ConsoleStyle::Compact,
             colour: !no_colour && io::stderr().is_terminal(),
             journal: false,
             rotation: Rotation::default(),
@@ -82,7 +120,8 @@ impl LogSettings {
     }
 }
 
-/// When a new file is begun, and how many are kept: at most `max_bytes` times `files` lie on the disk.
+/// When a new file is begun, and how many are kept: at most `max_bytes` times `files` lie on the disk, also what an
+/// earlier start with other bounds left there. The name of the current file never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// The size of one file in bytes. Only a single line that is longer makes a larger file.
@@ -91,29 +130,21 @@ pub struct Rotation {
     pub files: u32,
     /// The age of the first line of a file at which a new file is begun.
     pub max_age: Duration,
+    /// How long a file that is complete is kept.
+    pub keep: Duration,
 }
 
 impl Default for Rotation {
-    /// 5 files of 20 MB, each of at most 7 days.
+    /// 5 files of 20 MB, each of at most 7 days, kept for 30 days.
     fn default() -> Self {
-        Self { max_bytes: 20_000_000, files: 5, max_age: Duration::from_secs(7 * 24 * 60 * 60) }
+        let days = |count: u64| Duration::from_secs(count * 24 * 60 * 60);
+        Self { max_bytes: 20_000_000, files: 5, max_age: days(7), keep: days(30) }
     }
 }
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogSetupError {
-    /// The level is not one.
-    #[error(
-        "the log level `{level}` is none: use off, error, warn, info, debug or trace, \
-         also per target as in `info,openclaw_gateway::wire=debug`"
-    )]
-    Level {
-        /// What was given.
-        level: String,
-        /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
-    },
     /// The thread that writes could not be started.
     #[error("the thread that writes the log could not be started")]
     Thread(#[source] io::Error),
@@ -149,10 +180,19 @@ pub struct LogHandle {
 
 struct Shared {
     path: PathBuf,
+    rules: RwLock<Arc<LogRules>>,
     file: Arc<Queue>,
+    /// Whether the file cannot be written now: then the console shows what belongs there.
+    file_fails: Arc<AtomicBool>,
     console: Option<Arc<Queue>>,
     /// Changes after each write to the file.
     written: watch::Receiver<u64>,
+}
+
+impl Shared {
+    fn rules(&self) -> Arc<LogRules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Drop for Shared {
@@ -186,6 +226,25 @@ impl LogHandle {
         self.shared.console.as_ref().is_none_or(|console| console.flush(deadline)) && file
     }
 
+    /// Changes what is logged from now on.
+    pub fn change_rules(&self, rules: LogRules) {
+        *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        // What nobody wanted to know is remembered for each place that logs.
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// What is logged now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<LogRules> {
+        self.shared.rules()
+    }
+
+    /// Whether the file cannot be written now. What belongs there waits, and is shown on the console meanwhile.
+    #[must_use]
+    pub fn file_fails(&self) -> bool {
+        self.shared.file_fails.load(Ordering::Relaxed)
+    }
+
     /// Reads this log, and is woken at once when a line is written.
     #[must_use]
     pub fn reader(&self) -> LogReader {
@@ -199,38 +258,35 @@ impl LogHandle {
 ///
 /// # Errors
 ///
-/// The level is not one, a thread could not be started, or there is a log already.
+/// A thread could not be started, or there is a log already.
 pub fn init(settings: &LogSettings) -> Result<LogHandle, LogSetupError> {
-    let levels = levels(&settings.level)?;
     let (layer, handle) = start(settings)?;
-    tracing_subscriber::registry()
-        .with(levels)
-        .with(layer)
-        .try_init()
-        .map_err(LogSetupError::AlreadySetUp)?;
+    tracing_subscriber::registry().with(layer).try_init().map_err(LogSetupError::AlreadySetUp)?;
     Ok(handle)
 }
 
-/// Starts the threads and gives the layer, for programs that build their own subscriber. The layer takes every
-/// event it is given: `settings.level` is for [`init`].
+/// Starts the threads and gives the layer, for programs that build their own subscriber. What neither file nor
+/// console takes is disabled for that subscriber.
 ///
 /// # Errors
 ///
 /// A thread could not be started.
 pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupError> {
     let (sender, written) = watch::channel(0);
+    let writer = Writer::new(settings.file.clone(), settings.rotation, sender);
     let file = Arc::new(Queue::new(QUEUE_BYTES));
     let console = settings.console.then(|| Arc::new(Queue::new(QUEUE_BYTES)));
     // The handle comes first: it ends the first thread when the second cannot be started.
     let handle = LogHandle {
         shared: Arc::new(Shared {
             path: settings.file.clone(),
+            rules: RwLock::new(Arc::new(settings.rules.clone())),
             file: Arc::clone(&file),
+            file_fails: writer.fails(),
             console: console.clone(),
             written,
         }),
     };
-    let writer = Writer::new(settings.file.clone(), settings.rotation, sender);
     spawn("log-file", move || writer.run(&file))?;
     if let Some(console) = console {
         spawn("log-console", move || write_console(&console))?;
@@ -259,45 +315,5 @@ fn write_console(queue: &Queue) {
         if drained.closed {
             return;
         }
-    }
-}
-
-fn levels(level: &str) -> Result<Targets, LogSetupError> {
-    let known = match level.trim() {
-        "silent" => "off",
-        "fatal" => "error",
-        other => other,
-    };
-    // What is named later wins.
-    let directives = match known.to_ascii_lowercase().as_str() {
-        "debug" | "trace" => format!("{known},{CHATTY_CRATES}"),
-        _ => known.to_owned(),
-    };
-    directives.parse().map_err(|source| LogSetupError::Level { level: level.to_owned(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use tracing::Level;
-
-    use super::*;
-
-    #[test]
-    fn levels_are_words_or_targets() {
-        let debug = levels("debug").expect("a level");
-        assert!(debug.would_enable("openclaw_gateway::wire", &Level::DEBUG));
-        assert!(!debug.would_enable("hyper::proto", &Level::DEBUG));
-        assert!(debug.would_enable("hyper::proto", &Level::INFO));
-        let mixed = levels("warn,openclaw_gateway::wire=trace").expect("targets");
-        assert!(mixed.would_enable("openclaw_gateway::wire::frames", &Level::TRACE));
-        assert!(!mixed.would_enable("openclaw_gateway::agents", &Level::INFO));
-        assert!(!levels("silent").expect("a level").would_enable("x", &Level::ERROR));
-    }
-
-    #[test]
-    fn a_level_that_is_none_is_refused_with_the_choices() {
-        let error = levels("info,x=loud").expect_err("not a level");
-        assert!(error.to_string().contains("`info,x=loud`"), "{error}");
-        assert!(error.to_string().contains("off, error, warn"), "{error}");
     }
 }

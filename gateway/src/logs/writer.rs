@@ -6,7 +6,11 @@ use std::{
     mem,
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -19,6 +23,9 @@ const TIME_BYTES: usize = 34;
 
 /// How long to wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long stderr is not told again that writing fails: a disk that is full may take a line now and then.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long repeats are gathered before a line says how many there were: at first, and at most.
 const GATHER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -62,6 +69,10 @@ pub(super) struct Writer {
     repeats: Repeats,
     /// Whether the last write failed. Then lines stay in the queue, whose bound holds.
     failing: bool,
+    /// The same, for those who log.
+    fails: Arc<AtomicBool>,
+    /// When stderr was told last that writing fails, and whether it was told of this failure.
+    warned: (Option<Instant>, bool),
     /// Whether the last rotation failed.
     stuck: bool,
 }
@@ -90,12 +101,29 @@ impl Writer {
     pub(super) fn new(path: PathBuf, rotation: Rotation, written: watch::Sender<u64>) -> Self {
         let repeats =
             Repeats { last: Vec::new(), time: Vec::new(), count: 0, since: Instant::now(), gather: GATHER.0 };
-        Self { path, rotation, written, file: None, out: Vec::new(), repeats, failing: false, stuck: false }
+        Self {
+            path,
+            rotation,
+            written,
+            file: None,
+            out: Vec::new(),
+            repeats,
+            failing: false,
+            fails: Arc::default(),
+            warned: (None, false),
+            stuck: false,
+        }
+    }
+
+    /// Whether the file cannot be written, as it changes.
+    pub(super) fn fails(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.fails)
     }
 
     /// Writes until the queue is closed.
     pub(super) fn run(mut self, queue: &Queue) {
         let mut batch = Vec::new();
+        self.prune();
         loop {
             let patience = if self.failing { Some(RETRY) } else { self.repeats.due() };
             queue.wait(patience, !self.failing);
@@ -130,22 +158,43 @@ impl Writer {
             match self.write_some(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) => {
-                    if !mem::replace(&mut self.failing, true) {
-                        warn(&format!(
-                            "the log file {} cannot be written ({error}); trying again every second",
-                            self.path.display()
-                        ));
-                    }
+                    self.failed(&error);
                     self.out = rest.to_vec();
                     return false;
                 }
             }
         }
         if !out.is_empty() {
-            self.failing = false;
+            self.recovered();
             self.written.send_modify(|count| *count = count.wrapping_add(1));
         }
         true
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        if mem::replace(&mut self.failing, true) {
+            return;
+        }
+        self.fails.store(true, Ordering::Relaxed);
+        let is_news = self.warned.0.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL);
+        if is_news {
+            warn(&format!(
+                "the log file {} cannot be written ({error}); what belongs there is shown here, and writing is \
+                 tried again every second",
+                self.path.display()
+            ));
+            self.warned.0 = Some(Instant::now());
+        }
+        self.warned.1 = is_news;
+    }
+
+    fn recovered(&mut self) {
+        if mem::replace(&mut self.failing, false) {
+            self.fails.store(false, Ordering::Relaxed);
+            if mem::take(&mut self.warned.1) {
+                warn(&format!("the log file {} is written again", self.path.display()));
+            }
+        }
     }
 
     /// Writes as many of `lines` as the current file takes, at least one. Says how many bytes that were.
@@ -198,6 +247,7 @@ impl Writer {
         match self.move_files() {
             Ok(()) => {
                 self.stuck = false;
+                self.prune();
                 // Followers of the old file learn that it is complete.
                 self.written.send_modify(|count| *count = count.wrapping_add(1));
                 open(&self.path)
@@ -227,6 +277,40 @@ impl Writer {
             }
         }
         fs::rename(&self.path, numbered(&self.path, 1))
+    }
+
+    /// Removes what lies beyond the bounds: files that an earlier start with other bounds left, and old ones. What
+    /// cannot be removed stays.
+    fn prune(&self) {
+        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else { return };
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        let prefix = format!("{}.", name.to_string_lossy());
+        let mut complete: Vec<(u32, fs::Metadata, PathBuf)> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let number = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+                let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+                Some((number, metadata, entry.path()))
+            })
+            .collect();
+        complete.sort_unstable_by_key(|(number, ..)| *number);
+        let mut room =
+            self.rotation.max_bytes.saturating_mul(u64::from(self.rotation.files.saturating_sub(1)));
+        let now = SystemTime::now();
+        for (number, metadata, path) in complete {
+            let age = metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+            let is_old = age.is_some_and(|age| age > self.rotation.keep);
+            // A single line may make a file that is larger than its bound: the newest counts as no larger.
+            let bytes =
+                if number == 1 { metadata.len().min(self.rotation.max_bytes) } else { metadata.len() };
+            let is_beyond = number >= self.rotation.files || bytes > room;
+            if is_old || is_beyond {
+                let _ = fs::remove_file(path);
+            } else {
+                room = room.saturating_sub(bytes);
+            }
+        }
     }
 
     fn sync(&self) -> bool {
@@ -337,18 +421,12 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::logs::{LogHandle, LogSettings, start};
+    use crate::logs::{LogHandle, LogRules, LogSettings, Redactor, start};
 
     fn settings(path: PathBuf, max_bytes: u64) -> LogSettings {
         let rotation = Rotation { max_bytes, files: 3, ..Rotation::default() };
-        LogSettings {
-            file: path,
-            level: "info".to_owned(),
-            console: false,
-            colour: false,
-            journal: false,
-            rotation,
-        }
+        let rules = LogRules::both("info".parse().expect("a level"));
+        LogSettings { file: path, rules, rotation, ..LogSettings::from_environment("") }
     }
 
     /// Runs `body` with a log at `log/openclaw.log` of a new directory.
@@ -441,6 +519,47 @@ mod tests {
             (messages(&numbered(&path, 1)), messages(&path)),
             (vec!["old".into()], vec!["new".into()])
         );
+    }
+
+    #[test]
+    fn files_beyond_the_bounds_are_removed_at_the_start() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("openclaw.log");
+        for (number, bytes) in [(1, 90), (2, 130), (3, 10), (7, 10)] {
+            let file = File::create(numbered(&path, number)).expect("a file");
+            file.set_len(bytes).expect("a length");
+        }
+        fs::write(directory.path().join("openclaw.log.old"), "kept").expect("a file of somebody else's");
+        let rotation = Rotation { max_bytes: 60, files: 4, ..Rotation::default() };
+        log_to(&LogSettings { rotation, ..settings(path.clone(), 60) }, |_| ());
+        let exists = |number| numbered(&path, number).exists();
+        // Three complete files may hold 180 bytes: the newest counts as 60, and the second does not fit.
+        assert_eq!([exists(1), exists(2), exists(3), exists(7)], [true, false, true, false]);
+        assert!(directory.path().join("openclaw.log.old").exists());
+
+        let old = File::options().write(true).open(numbered(&path, 3)).expect("it is there");
+        old.set_modified(SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60)).expect("a time");
+        log_to(&LogSettings { rotation, ..settings(path.clone(), 60) }, |_| ());
+        assert_eq!([exists(1), exists(3)], [true, false]);
+    }
+
+    #[test]
+    fn levels_and_redaction_change_while_it_runs() {
+        let (_directory, path) = logged(u64::MAX, |handle| {
+            tracing::debug!("unseen");
+            info!(password = "hunter22", "key sk-0123456789abcdef0123 of hunter2-and-more");
+            let mut rules = LogRules::both("warn,writer=debug".parse().expect("a filter"));
+            rules.redactor =
+                Redactor::new(["hunter2-and-more".into()], &["ACCT-[0-9]+".to_owned()]).expect("a pattern");
+            handle.change_rules(rules);
+            info!(target: "elsewhere", "unseen");
+            tracing::debug!(account = "ACCT-77", "got hunter2-and-more");
+        });
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[0]["message"], "key sk-*** of hunter2-and-more");
+        assert_eq!(lines[0]["password"], "***");
+        assert_eq!((&lines[1]["message"], &lines[1]["account"]), (&"got ***".into(), &"***".into()));
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl GatewayServer for Handlers {
             sessions: StatusSessions { count: sessions.count, defaults, recent: sessions.recent, by_agent },
             uptime_ms: Some(context.uptime_ms()),
             connected_clients: Some(context.connections.open()),
+            lifecycle: Some(context.lifecycle.status()),
         })
     }
 

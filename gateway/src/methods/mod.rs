@@ -8,6 +8,7 @@ mod connect;
 mod device;
 mod events;
 mod gateway;
+mod lifecycle;
 mod logs;
 mod models;
 mod rpc;
@@ -22,7 +23,7 @@ use openclaw_schema::{
     problem::ParamProblem,
     server::{
         AgentServer, AgentsServer, ChatServer, ConfigServer, ConnectServer, DeviceServer, EventsServer,
-        GatewayServer, LogsServer, ModelsServer, RpcServer, SessionsServer, UsageServer,
+        GatewayServer, LifecycleServer, LogsServer, ModelsServer, RpcServer, SessionsServer, UsageServer,
     },
 };
 
@@ -50,6 +51,7 @@ pub(crate) fn core(context: &Arc<Context>) -> Result<Methods, RegisterMethodErro
     methods.merge(DeviceServer::into_rpc(handlers.clone()))?;
     methods.merge(EventsServer::into_rpc(handlers.clone()))?;
     methods.merge(GatewayServer::into_rpc(handlers.clone()))?;
+    methods.merge(LifecycleServer::into_rpc(handlers.clone()))?;
     methods.merge(LogsServer::into_rpc(handlers.clone()))?;
     methods.merge(ModelsServer::into_rpc(handlers.clone()))?;
     methods.merge(RpcServer::into_rpc(handlers.clone()))?;

@@ -505,13 +505,13 @@ fn upgrade(
     };
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     if shared.dispatcher.refuses_calls() {
-        let message = "the gateway is stopping";
+        let error = shared.context.lifecycle.refusal("");
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         return Err(Refusal::new(if speaks_jsonrpc {
-            error_response(unavailable, RpcError::new(ErrorCode::Unavailable, message))
+            error_response(unavailable, error)
         } else {
             // wire.md section 4.
-            (unavailable, message).into_response()
+            (unavailable, error.message).into_response()
         }));
     }
     let connection = if speaks_jsonrpc {

@@ -110,12 +110,14 @@ impl Shared {
 }
 
 /// Accepts connections until the gateway stops.
-pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
     let router = http::router(&shared);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
+            // Who connects from now on is left to the gateway that comes next, if one does.
             () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, remote)) => accept(stream, remote, &shared, router.clone()),

@@ -37,6 +37,7 @@ use crate::{
     connection::Connection,
     devices::{attempt::Protocol, live::DeviceLink, record::Role},
     dispatcher::Subscriptions,
+    logs::traffic,
 };
 
 /// How many messages are read or items written before the other side has its turn.
@@ -181,6 +182,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     session.open();
     let id = session.connection.id();
+    traffic::opened(&session.connection);
     let mut end = tokio::select! {
         end = std::future::poll_fn(|cx| session.poll(cx)) => end,
         () = stopping.cancelled() => End::Stopping,
@@ -192,6 +194,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             () = gone.cancelled() => End::Stopping,
         };
     }
+    traffic::closed(&session.connection, &end);
     match &end {
         End::Gone | End::Stopping => tracing::debug!(connection = id, reason = ?end, "connection ends"),
         _ => {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     contract,
     contract::Examples,
+    methods::lifecycle::LifecycleStatus,
     types::{NoParams, Prepared, TimestampMs},
 };
 
@@ -156,6 +157,9 @@ pub struct StatusResult {
     /// Clients that are connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected_clients: Option<u64>,
+    /// How restarts and suspensions stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleStatus>,
 }
 
 /// Runs, counted.
@@ -438,6 +442,7 @@ fn status() -> Examples<StatusParams, StatusResult> {
         },
         uptime_ms: Some(43_783),
         connected_clients: Some(1),
+        lifecycle: Some(LifecycleStatus::default()),
     };
     Examples::success("what an administrator sees", StatusParams::default(), result)
         .invalid("a field that does not exist", json!({ "verbose": true }))

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod device;
 pub mod events;
 pub mod gateway;
+pub mod lifecycle;
 pub mod logs;
 pub mod models;
 pub mod rpc;
@@ -28,6 +29,7 @@ pub const TABLES: &[&[MethodRecord]] = &[
     device::DeviceContract::METHODS,
     events::EventsContract::METHODS,
     gateway::GatewayContract::METHODS,
+    lifecycle::LifecycleContract::METHODS,
     logs::LogsContract::METHODS,
     models::ModelsContract::METHODS,
     rpc::RpcContract::METHODS,
