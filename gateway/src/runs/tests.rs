@@ -9,7 +9,7 @@ use std::{
 use openclaw_schema::{
     events::{AgentEvent, AgentStream, ChatContent, ChatEvent, ChatState, EventName},
     methods::{
-        agent::{AgentOutcome, RunStatus, TokenUsage},
+        agent::{AgentOutcome, RunStatus, TokenCost, TokenUsage},
         sessions::SessionStatus,
     },
 };
@@ -231,7 +231,8 @@ async fn an_answer_is_an_outcome_with_text_usage_and_reason() {
     assert!(!meta.aborted);
     let model = meta.agent_meta.expect("a model answered");
     assert_eq!((model.provider.as_str(), model.model.as_str()), ("echo", "echo-1"));
-    assert_eq!(model.usage, TokenUsage { input: 1, output: 3, total: 4, ..TokenUsage::default() });
+    let cost = Some(TokenCost { total: 0.0 });
+    assert_eq!(model.usage, TokenUsage { input: 1, output: 3, total: 4, cost, ..TokenUsage::default() });
 }
 
 #[tokio::test(start_paused = true)]
