@@ -128,8 +128,7 @@ fn a_restart_takes_over_the_address_and_the_secret() {
 fn a_run_and_its_outcome_outlast_a_restart() {
     let home = Home::new();
     let mut server = dev(&home);
-    let ask =
-        ["--dev", "gateway", "call", "agent", "--message", "hello", "--idempotency-key", "k1", "--json"];
+    let ask = ["--dev", "gateway", "call", "agent", "message=hello", "sessionKey=main", "--json"];
     let asked = home.run(ask).json(0);
     signal(&server.child, Signal::USR1);
     server.says("listening on");
