@@ -32,6 +32,7 @@ use openclaw_schema::{
         models::{ModelsListParams, ModelsMethod},
         rpc::RpcMethod,
         sessions::{SessionsListParams, SessionsMethod},
+        usage::{UsageCostParams, UsageMethod},
     },
     types::{Bounded, NoParams, Text},
 };
@@ -63,6 +64,7 @@ enum Typed {
     Models(&'static [ModelsMethod]),
     Rpc(&'static [RpcMethod]),
     Sessions(&'static [SessionsMethod]),
+    Usage(&'static [UsageMethod]),
 }
 
 const ALL: &[Typed] = &[
@@ -79,6 +81,7 @@ const ALL: &[Typed] = &[
     Typed::Models(ModelsMethod::ALL),
     Typed::Rpc(RpcMethod::ALL),
     Typed::Sessions(SessionsMethod::ALL),
+    Typed::Usage(UsageMethod::ALL),
 ];
 
 impl Typed {
@@ -97,6 +100,7 @@ impl Typed {
             Self::Models(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Rpc(methods) => methods.iter().map(|method| method.name()).collect(),
             Self::Sessions(methods) => methods.iter().map(|method| method.name()).collect(),
+            Self::Usage(methods) => methods.iter().map(|method| method.name()).collect(),
         }
     }
 
@@ -209,6 +213,16 @@ impl Typed {
                         }
                         SessionsMethod::SessionsMessagesUnsubscribe => {
                             client.sessions_messages_unsubscribe(params_of(main)).await.map(drop)
+                        }
+                    };
+                    calls.push((method.name(), called));
+                }
+            }
+            Self::Usage(methods) => {
+                for method in methods {
+                    let called = match method {
+                        UsageMethod::UsageCost => {
+                            client.usage_cost(UsageCostParams::default()).await.map(drop)
                         }
                     };
                     calls.push((method.name(), called));
