@@ -502,7 +502,7 @@ mod tests {
     #[test]
     fn an_enum_is_one_list_with_the_meaning_of_each_value() {
         let schema = &document()["components"]["schemas"]["ModelsView"];
-        assert_eq!(schema["enum"], json!(["default", "configured", "all"]));
+        assert_eq!(schema["enum"], json!(["default", "configured", "provider-config", "all"]));
         assert_eq!(schema["x-enum-descriptions"]["default"], "Those ready for use.");
     }
 
