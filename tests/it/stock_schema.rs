@@ -16,7 +16,7 @@ use openclaw_schema::{
     events::EventName,
     methods::{
         self, agent::AgentMethod, agents::AgentsMethod, device::DeviceMethod, gateway::GatewayMethod,
-        logs::LogsMethod, models::ModelsMethod, sessions::SessionsMethod,
+        lifecycle::LifecycleMethod, logs::LogsMethod, models::ModelsMethod, sessions::SessionsMethod,
     },
 };
 use openclaw_tests::harness::{Socket, TestGateway, soon};
@@ -37,6 +37,8 @@ const CALLS: &[(&str, &str)] = &[
     (ModelsMethod::ModelsList.name(), "{}"),
     (SessionsMethod::SessionsList.name(), "{}"),
     (SessionsMethod::SessionsResolve.name(), r#"{"key":"agent:main:main"}"#),
+    (SessionsMethod::SessionsCreate.name(), r#"{"key":"other"}"#),
+    (SessionsMethod::SessionsDelete.name(), r#"{"key":"other"}"#),
 ];
 
 /// Results and payloads whose definition does not have their name: the whole of it, or each of the members at a
@@ -214,6 +216,12 @@ async fn story(stock: &mut Stock) {
         let answer = owner.call(stock, method, &params).await;
         assert_eq!(answer["ok"], true, "{method}: {answer}");
     }
+    let suspend = json!({ "requestId": "r1", "drain": true });
+    let held = owner.call(stock, LifecycleMethod::GatewaySuspendPrepare.name(), &suspend).await;
+    owner.call(stock, LifecycleMethod::GatewaySuspendStatus.name(), &json!({})).await;
+    let resume = json!({ "suspensionId": held["payload"]["suspensionId"] });
+    let resumed = owner.call(stock, LifecycleMethod::GatewaySuspendResume.name(), &resume).await;
+    assert_eq!(resumed["ok"], true, "{held}: {resumed}");
     let refused = owner.call(stock, "no.such.method", &json!({})).await;
     assert_eq!(refused["ok"], false, "{refused}");
 
