@@ -21,6 +21,8 @@ use openclaw_schema::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+use crate::context::millis;
+
 /// How long a suspension lasts that nobody renews or ends. wire.md has none; stock documents two minutes.
 const LEASE: Duration = Duration::from_secs(120);
 /// When a caller is to ask again while a suspension waits for work to end.
@@ -384,10 +386,6 @@ impl Busy {
             })
             .collect()
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -337,7 +337,8 @@ fn start_of(pid: u32) -> Option<u64> {
 }
 
 /// Whether a process with this id exists, whoever owns it.
-fn is_alive(pid: u32) -> bool {
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).is_some_and(|pid| {
         matches!(rustix::process::test_kill_process(pid), Ok(()) | Err(rustix::io::Errno::PERM))
     })

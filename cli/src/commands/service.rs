@@ -10,7 +10,7 @@ use std::{
 
 use openclaw_gateway::{
     config::{Config, Env, GatewayMode, Locations},
-    state::{RuntimeRecord, StateDir},
+    state::{RuntimeRecord, StateDir, is_alive},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret as _;
@@ -804,7 +804,7 @@ impl<'a> Desk<'a> {
                 .hint(by_hand)
                 .into());
             }
-            if RuntimeRecord::read(&state).is_none() && !ready::is_alive(record.pid) {
+            if RuntimeRecord::read(&state).is_none() && !is_alive(record.pid) {
                 return Err(failed(format!("the gateway (pid {}) ended instead of restarting", record.pid))
                     .hint((self.command)("gateway run"))
                     .into());

@@ -79,14 +79,6 @@ pub(crate) fn is_holder(state: &StateDir, record: &RuntimeRecord) -> bool {
             .map_or(true, |name| name.starts_with("openclaw"))
 }
 
-/// Whether there is a process with this number.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| {
-        matches!(rustix::process::test_kill_process(pid), Ok(()) | Err(rustix::io::Errno::PERM))
-    })
-}
-
 /// Whether the process would end, instead of restart, at SIGUSR1: it does not handle the signal. Absent where the
 /// system does not say.
 pub(crate) fn ends_at_restart_signal(pid: u32) -> Option<bool> {
