@@ -11,7 +11,6 @@ use openclaw_schema::{
     methods::{
         connect::ConnectPolicy,
         gateway::{AgentHealth, HealthResult, RuntimeHealth, SessionsSummary},
-        rpc::OpenRpcDocument,
     },
     types::{Prepared, TimestampMs},
 };
@@ -21,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::{
     config::ConfigFile,
     devices::Devices,
+    document::ContractDocument,
     dispatcher::CallCounts,
     events::EventBus,
     host,
@@ -55,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) sessions: Sessions,
     pub(crate) usage: UsageLedger,
     pub(crate) config: Arc<ConfigFile>,
+    pub(crate) document: ContractDocument,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
@@ -75,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) sessions: Sessions,
     pub(crate) usage: UsageLedger,
     pub(crate) config: ConfigFile,
+    pub(crate) document: ContractDocument,
     pub(crate) logs: LogReader,
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
@@ -87,7 +89,6 @@ pub(crate) struct Late {
     pub(crate) calls: Arc<CallCounts>,
     pub(crate) unauthenticated: Arc<Semaphore>,
     pub(crate) max_unauthenticated: usize,
-    pub(crate) document: Prepared<OpenRpcDocument>,
     pub(crate) port: u16,
     /// Where the gateway listens.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -111,6 +112,7 @@ impl Context {
             sessions,
             usage,
             config,
+            document,
             logs,
             devices,
             events,
@@ -129,6 +131,7 @@ impl Context {
             sessions,
             usage,
             config: Arc::new(config),
+            document,
             logs,
             devices,
             events,

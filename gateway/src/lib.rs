@@ -13,6 +13,7 @@ pub mod dev;
 mod devices;
 pub mod discovery;
 mod dispatcher;
+mod document;
 pub mod events;
 mod host;
 pub mod identity;
@@ -40,8 +41,6 @@ use openclaw_schema::{
     contract::Contract,
     document::Api,
     events::{EventName, ShutdownEvent},
-    methods::rpc::OpenRpcDocument,
-    types::Prepared,
 };
 use tokio::{
     task::JoinHandle,
@@ -59,6 +58,7 @@ use crate::{
     devices::Devices,
     discovery::{Advertiser, TlsHint},
     dispatcher::Dispatcher,
+    document::ContractDocument,
     events::EventBus,
     identity::GatewayIdentity,
     lifecycle::{Ending, Lifecycle},
@@ -314,6 +314,7 @@ impl GatewayBuilder {
             sessions,
             usage,
             config,
+            document: ContractDocument::new(api.clone()),
             logs,
             devices,
             events,
@@ -328,15 +329,12 @@ impl GatewayBuilder {
             methods.merge(module).map_err(|error| StartError::Register(error.to_string()))?;
         }
         let dispatcher = Dispatcher::seal(&methods, &api, &limits, &lifecycle)?;
-        let document = Prepared::new(&OpenRpcDocument(api.document())).map_err(StartError::Document)?;
-        let document_text = bytes::Bytes::copy_from_slice(document.json().get().as_bytes());
         let calls = Arc::clone(dispatcher.calls());
         let shared = Arc::new(Shared::new(
             dispatcher,
             authenticator,
             limits,
             Arc::clone(&context),
-            document_text,
             tls,
             guard,
         ));
@@ -344,7 +342,6 @@ impl GatewayBuilder {
             calls,
             unauthenticated: Arc::clone(&shared.unauthenticated),
             max_unauthenticated: shared.limits.max_unauthenticated,
-            document,
             port: addresses[0].port(),
             addresses: addresses.clone(),
             tls: shared.tls.clone(),
@@ -428,7 +425,4 @@ pub enum StartError {
     /// A method has two handlers: a fault of the embedding program.
     #[error("cannot register the methods: {0}")]
     Register(String),
-    /// The contract does not serialise: a fault of the embedding program.
-    #[error("cannot write the contract's document")]
-    Document(#[source] serde_json::Error),
 }

@@ -113,7 +113,7 @@ fn unchanged(error: &SessionError, method: &str, key_path: &str) -> RpcError {
 }
 
 /// An error whose cause is for the log alone.
-fn internal(cause: impl std::fmt::Display) -> RpcError {
+pub(crate) fn internal(cause: impl std::fmt::Display) -> RpcError {
     let correlation_id = uuid::Uuid::now_v7().to_string();
     tracing::error!(correlation_id, %cause, "internal error");
     let mut error = RpcError::new(ErrorCode::Internal, "internal error; the gateway's log has the cause");

@@ -11,7 +11,6 @@ use super::{Handlers, internal};
 
 impl RpcServer for Handlers {
     fn rpc_discover(&self, _: NoParams) -> RpcResult<Prepared<OpenRpcDocument>> {
-        let late = self.context.late().ok_or_else(|| internal("called before the gateway listens"))?;
-        Ok(late.document.clone())
+        self.context.document.get().map_err(|error| internal(error).into())
     }
 }

@@ -43,6 +43,7 @@ use crate::{
     caller::{Caller, Page},
     connection::{Connection, Transport},
     lockout::{self, CredentialKind},
+    methods,
     settings::Limits,
 };
 
@@ -257,7 +258,10 @@ fn uncached(response: impl IntoResponse) -> Response {
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], shared.document.clone()).into_response()
+    match shared.context.document.text() {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => error_response(StatusCode::INTERNAL_SERVER_ERROR, methods::internal(error)),
+    }
 }
 
 /// wire.md section 11: 503 while the gateway drains.

@@ -61,8 +61,6 @@ pub(crate) struct Shared {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) limits: Limits,
     pub(crate) context: Arc<Context>,
-    /// The document of `rpc.discover`, as text.
-    pub(crate) document: bytes::Bytes,
     /// Cancelled when the gateway stops: connections finish their calls and close.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the gateway is gone: connections close at once, calls in flight or not.
@@ -83,7 +81,6 @@ impl Shared {
         authenticator: Arc<Authenticator>,
         limits: Limits,
         context: Arc<Context>,
-        document: bytes::Bytes,
         tls: Option<Arc<Tls>>,
         guard: Guard,
     ) -> Self {
@@ -91,7 +88,6 @@ impl Shared {
             dispatcher,
             authenticator,
             context,
-            document,
             tls,
             guard,
             stopping: CancellationToken::new(),
