@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use crate::{
     config::ConfigFile,
     devices::Devices,
-    document::ContractDocument,
     dispatcher::CallCounts,
+    document::ContractDocument,
     events::EventBus,
     host,
     identity::GatewayIdentity,

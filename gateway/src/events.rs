@@ -74,6 +74,24 @@ struct Pasts {
     ended_bytes: usize,
 }
 
+impl Pasts {
+    /// Forgets the runs that ended too long ago, and the oldest of the others while they take too much.
+    fn forget(&mut self) {
+        let now = Instant::now();
+        let Self { by_run, ended, ended_bytes, .. } = self;
+        while let Some(oldest) = ended.front()
+            && let is_old = by_run
+                .get(oldest)
+                .and_then(|past| past.ended)
+                .is_none_or(|ended| now.duration_since(ended) >= KEEP_ENDED)
+            && (is_old || *ended_bytes > KEPT_ENDED_BYTES)
+        {
+            let oldest = ended.pop_front().unwrap_or_default();
+            *ended_bytes -= by_run.remove(&oldest).map_or(0, |past| past.bytes);
+        }
+    }
+}
+
 /// Sends events to whoever subscribed. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct EventBus {
@@ -175,25 +193,20 @@ impl EventBus {
 
     /// Notes that a run publishes nothing more.
     pub fn end_run(&self, run_id: &str) {
-        let now = Instant::now();
         let mut pasts = self.pasts();
         let Pasts { by_run, ended, ended_bytes, .. } = &mut *pasts;
         if let Some(past) = by_run.get_mut(run_id)
-            && past.ended.replace(now).is_none()
+            && past.ended.replace(Instant::now()).is_none()
         {
             *ended_bytes += past.bytes;
             ended.push_back(run_id.to_owned());
         }
-        while let Some(oldest) = ended.front()
-            && let is_old = by_run
-                .get(oldest)
-                .and_then(|past| past.ended)
-                .is_none_or(|ended| now.duration_since(ended) >= KEEP_ENDED)
-            && (is_old || *ended_bytes > KEPT_ENDED_BYTES)
-        {
-            let oldest = ended.pop_front().unwrap_or_default();
-            *ended_bytes -= by_run.remove(&oldest).map_or(0, |past| past.bytes);
-        }
+        pasts.forget();
+    }
+
+    /// Forgets what is kept no more of runs that have ended.
+    pub(crate) fn sweep(&self) {
+        self.pasts().forget();
     }
 
     /// What is kept of a run behind `position`, oldest first. `None` when nothing is kept of it.
@@ -291,14 +304,15 @@ mod tests {
         assert!(bus.past("k1", 0).is_some());
         bus.end_run("k2");
         assert!(bus.past("k1", 0).is_none() && bus.past("k2", 0).is_some());
+        tokio::time::sleep(KEEP_ENDED).await;
+        bus.sweep();
+        assert!(bus.past("k2", 0).is_none(), "though no other run has ended");
         for number in 0..=(KEPT_ENDED_BYTES / KEPT_BYTES) {
             let run_id = format!("large{number}");
             bus.publish_of_run(&run_id, EventName::Agent, &"x".repeat(KEPT_BYTES));
             bus.end_run(&run_id);
         }
-        assert!(
-            bus.past("k2", 0).is_none() && bus.past("large0", 0).is_none() && bus.past("large9", 0).is_some()
-        );
+        assert!(bus.past("large0", 0).is_none() && bus.past("large9", 0).is_some());
         assert!(bus.pasts().ended_bytes <= KEPT_ENDED_BYTES);
     }
 }

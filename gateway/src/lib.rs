@@ -330,14 +330,8 @@ impl GatewayBuilder {
         }
         let dispatcher = Dispatcher::seal(&methods, &api, &limits, &lifecycle)?;
         let calls = Arc::clone(dispatcher.calls());
-        let shared = Arc::new(Shared::new(
-            dispatcher,
-            authenticator,
-            limits,
-            Arc::clone(&context),
-            tls,
-            guard,
-        ));
+        let shared =
+            Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), tls, guard));
         context.complete(Late {
             calls,
             unauthenticated: Arc::clone(&shared.unauthenticated),

@@ -791,6 +791,7 @@ impl Runs {
     pub(crate) async fn sweep(&self) {
         self.recovered().await;
         loop {
+            self.inner.events.sweep();
             // Nothing is opened for it.
             if self.inner.store.exists()
                 && let Err(error) = self.sweep_once().await
