@@ -4,109 +4,44 @@
 //! Every value remembers where it came from. Reading is lazy: a client command that needs nothing from the disk
 //! reads nothing. The start of a gateway calls [`resolve_settings`], a client command [`resolve_client`].
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::PathBuf};
 
 use crate::state::StateError;
 
 mod auth;
 mod client;
 mod discovery;
+mod dotenv;
 pub mod env;
 mod file;
 mod json5;
+mod lines;
 mod locations;
 mod models;
 mod modes;
-mod names;
+mod reader;
 mod redact;
 mod serve;
 mod snapshot;
+mod tree;
 
 pub use self::{
     auth::{AuthReport, Candidate, SecretKind, explain_auth},
     client::{ClientFlags, ClientTarget, ProbeTarget, ProbeTargets, resolve_client, resolve_probe},
     discovery::{
-        Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
+        DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
         wide_area_announcement,
     },
     env::Env,
-    file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
+    file::Config,
     locations::{LocationFlags, Locations},
-    models::Models,
-    names::{
-        AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy,
-        UnknownName,
-    },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };
-
-/// Where a value came from. Its text names the place a user would change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// A flag, such as `--port`.
-    Flag(&'static str),
-    /// An environment variable.
-    Env(&'static str),
-    /// The configuration file.
-    File {
-        /// The file.
-        path: Arc<Path>,
-        /// The key in it, its parts joined by dots.
-        key: String,
-    },
-    /// The record of the running gateway, in this file.
-    Record {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Made by this gateway and kept in this file.
-    Generated {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Nobody said anything.
-    Default,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) => write!(formatter, "flag {name}"),
-            Self::Env(name) => write!(formatter, "env {name}"),
-            Self::File { path, key } => write!(formatter, "{key} in {}", path.display()),
-            Self::Record { path } => write!(formatter, "running gateway in {}", path.display()),
-            Self::Generated { path } => write!(formatter, "generated in {}", path.display()),
-            Self::Default => formatter.write_str("default"),
-        }
-    }
-}
-
-/// A value and where it came from.
-#[derive(Debug, Clone)]
-pub struct Sourced<T> {
-    /// The value.
-    pub value: T,
-    /// Where it came from.
-    pub source: Source,
-}
-
-impl<T> Sourced<T> {
-    /// A value with its source.
-    pub(crate) fn new(value: T, source: Source) -> Self {
-        Self { value, source }
-    }
-
-    /// A value that nobody chose.
-    pub(crate) fn default(value: T) -> Self {
-        Self::new(value, Source::Default)
-    }
-}
+pub use openclaw_schema::config::{
+    AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, ReloadMode, RemoteTransport, Source,
+    Sourced, SshHostKeyPolicy, TailscaleMode, UnknownName,
+};
 
 /// What is wrong with the configuration: one sentence that says what and where. [`ConfigError::hint`] says what to
 /// change. No text shows a secret.
@@ -145,6 +80,26 @@ pub enum ConfigError {
         problem: String,
         /// The line and the caret, secrets hidden.
         excerpt: String,
+    },
+    /// A file that is included does not open.
+    #[error("{origin} names {}, which cannot be read", path.display())]
+    Include {
+        /// Who includes it.
+        origin: Source,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that is included lies outside the directory of the configuration.
+    #[error("{origin} leads out of {}: {path}", directory.display())]
+    IncludeOutside {
+        /// Who includes it.
+        origin: Source,
+        /// The file, as it is written.
+        path: String,
+        /// The directory.
+        directory: PathBuf,
     },
     /// A value has the wrong type or is out of bounds.
     #[error("{origin} {problem}{}", did_you_mean(nearest.as_deref()))]
@@ -330,6 +285,9 @@ impl ConfigError {
             Self::MissingVariable { variable, .. } => {
                 format!("set {variable}; a literal `${{` is written as `$${{`")
             }
+            Self::IncludeOutside { directory, .. } => {
+                format!("put the file into {}", directory.display())
+            }
             Self::NoConfig { path } | Self::NoMode { path } => format!(
                 "write {{\"gateway\": {{\"mode\": \"local\"}}}} to {}, or pass --allow-unconfigured",
                 path.display()
@@ -361,6 +319,7 @@ impl ConfigError {
             Self::NoRemoteUrl { .. } => "set gateway.remote.url, or pass --url or --port".into(),
             Self::Profile { .. }
             | Self::Read { .. }
+            | Self::Include { .. }
             | Self::Syntax { .. }
             | Self::BadValue { .. }
             | Self::State(_) => return None,
@@ -370,27 +329,4 @@ impl ConfigError {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_names_the_place_to_change() {
-        let path = || PathBuf::from("/state/file");
-        for (source, text) in [
-            (Source::Flag("--port"), "flag --port"),
-            (Source::Env(env::GATEWAY_PORT), "env OPENCLAW_GATEWAY_PORT"),
-            (
-                Source::File { path: Path::new("/state/openclaw.json").into(), key: "gateway.port".into() },
-                "gateway.port in /state/openclaw.json",
-            ),
-            (Source::Record { path: path() }, "running gateway in /state/file"),
-            (Source::Generated { path: path() }, "generated in /state/file"),
-            (Source::Default, "default"),
-        ] {
-            assert_eq!(source.to_string(), text);
-        }
-    }
 }

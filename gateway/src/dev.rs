@@ -130,9 +130,9 @@ fn dev_config(locations: &Locations, workspace: &Path) -> Result<String, StateEr
 fn is_dev_config(path: &Path, workspace: &Path) -> bool {
     // A configuration that does not load is reported by the start that follows.
     crate::config::Config::load(path).is_ok_and(|config| {
-        config.agents.entries.iter().any(|agent| {
-            agent.id == AGENT
-                && agent.workspace.as_ref().is_some_and(|own| Path::new(&own.value) == workspace)
+        config.agents.entries.iter().any(|(id, agent)| {
+            id == AGENT
+                && agent.value.workspace.as_ref().is_some_and(|own| Path::new(&own.value) == workspace)
         })
     })
 }

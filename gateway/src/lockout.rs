@@ -11,14 +11,12 @@ use std::{
 use openclaw_schema::{ErrorCode, RpcError};
 use tokio::time::Instant;
 
-use crate::{caller::Caller, context::millis};
+use crate::{
+    caller::{Caller, Page},
+    context::millis,
+    settings::RateLimit,
+};
 
-/// How many failures within the window lock an address out.
-const FAILURES: usize = 10;
-/// The window.
-const WINDOW: Duration = Duration::from_secs(60);
-/// For how long an address is locked out.
-const LOCKED: Duration = Duration::from_secs(300);
 /// How long the answer to a wrong secret is held back. wire.md section 4: about 250 ms.
 const DELAY: Duration = Duration::from_millis(250);
 /// How many addresses are remembered. When there are more, those that failed longest ago are forgotten.
@@ -44,8 +42,9 @@ fn network(caller: Caller) -> IpAddr {
 }
 
 /// The failures of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lockout {
+    rules: RateLimit,
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
 }
 
@@ -60,7 +59,7 @@ pub(crate) fn told(wait: Duration) -> RpcError {
 
 #[derive(Debug)]
 struct Entry {
-    /// The failures within the window, oldest first; no more than [`FAILURES`].
+    /// The failures within the window, oldest first; fewer than the rules allow.
     failures: VecDeque<Instant>,
     locked_until: Option<Instant>,
 }
@@ -70,21 +69,28 @@ impl Entry {
         self.failures.back().copied()
     }
 
-    fn is_over(&self, now: Instant) -> bool {
+    fn is_over(&self, window: Duration, now: Instant) -> bool {
         self.locked_until.is_none_or(|until| until <= now)
-            && self.last().is_none_or(|last| last + WINDOW <= now)
+            && self.last().is_none_or(|last| last + window <= now)
     }
 }
 
 impl Lockout {
     /// Nobody is locked out.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    pub(crate) fn new(rules: RateLimit) -> Self {
+        Self { rules, entries: Mutex::default() }
+    }
+
+    /// Whether failed attempts are held against the caller. By default not against programs on the gateway's own host,
+    /// whose user could read the secret anyway; but always against pages: any page that the user visits reaches
+    /// loopback.
+    fn counts(&self, caller: Caller) -> bool {
+        !self.rules.exempt_loopback || !caller.is_local || caller.page != Page::None
     }
 
     /// How long the caller has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
     pub(crate) fn retry_after(&self, caller: Caller, kind: CredentialKind) -> Option<Duration> {
-        if !caller.may_be_locked_out() {
+        if !self.counts(caller) {
             return None;
         }
         let now = Instant::now();
@@ -94,29 +100,29 @@ impl Lockout {
 
     /// Counts a failed attempt. Whoever answers it waits for [`Self::delay`] first.
     pub(crate) fn failed(&self, caller: Caller, kind: CredentialKind) {
-        if !caller.may_be_locked_out() {
+        if !self.counts(caller) {
             return;
         }
         let now = Instant::now();
         let mut entries = self.entries();
         let key = (network(caller), kind);
         if entries.len() >= ADDRESSES && !entries.contains_key(&key) {
-            make_room(&mut entries, now);
+            make_room(&mut entries, self.rules.window, now);
         }
         let entry =
             entries.entry(key).or_insert_with(|| Entry { failures: VecDeque::new(), locked_until: None });
-        entry.failures.retain(|failure| *failure + WINDOW > now);
+        entry.failures.retain(|failure| *failure + self.rules.window > now);
         entry.failures.push_back(now);
-        if entry.failures.len() >= FAILURES {
+        if entry.failures.len() >= self.rules.max_attempts {
             entry.failures.clear();
-            entry.locked_until = Some(now + LOCKED);
+            entry.locked_until = Some(now + self.rules.lockout);
             tracing::warn!(address = %caller.ip, credential = ?kind, "locked out after too many failed attempts");
         }
     }
 
     /// Forgets the failures: the caller knew it after all. One whose failures are not counted clears nobody's.
     pub(crate) fn succeeded(&self, caller: Caller, kind: CredentialKind) {
-        if caller.may_be_locked_out() {
+        if self.counts(caller) {
             self.entries().remove(&(network(caller), kind));
         }
     }
@@ -133,8 +139,8 @@ impl Lockout {
 }
 
 /// Forgets what is over, and if that is nothing, the half that failed longest ago; those locked out go last.
-fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, now: Instant) {
-    entries.retain(|_, entry| !entry.is_over(now));
+fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, window: Duration, now: Instant) {
+    entries.retain(|_, entry| !entry.is_over(window, now));
     if entries.len() < ADDRESSES {
         return;
     }
@@ -149,7 +155,8 @@ fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, now: Instan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Page;
+
+    const LOCKED: Duration = Duration::from_secs(300);
 
     fn at(ip: &str) -> Caller {
         Caller::at(ip.parse().expect("an address"))
@@ -163,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_failures_within_a_minute_lock_an_address_out_for_five() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(RateLimit::default());
         let (caller, other) = (at("192.0.2.7"), at("192.0.2.8"));
         fail(&lockout, caller, 9);
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
@@ -179,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_failures_and_successes_do_not_add_up() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(RateLimit::default());
         let caller = at("192.0.2.7");
         fail(&lockout, caller, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -191,7 +198,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn loopback_is_exempt_unless_a_page_is_behind_it() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(RateLimit::default());
         for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             fail(&lockout, at(ip), 50);
             assert_eq!(lockout.retry_after(at(ip), CredentialKind::Secret), None);
@@ -206,7 +213,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_a_network_counts_as_one() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(RateLimit::default());
         fail(&lockout, at("2001:db8::1"), 5);
         fail(&lockout, at("2001:db8::2"), 5);
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some());
@@ -216,5 +223,22 @@ mod tests {
         }
         assert!(lockout.entries().len() <= ADDRESSES);
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some(), "locks are kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_configuration_may_be_stricter() {
+        let rules = RateLimit {
+            max_attempts: 2,
+            window: Duration::from_secs(1),
+            lockout: Duration::from_secs(7),
+            exempt_loopback: false,
+        };
+        let (lockout, caller) = (Lockout::new(rules), at("127.0.0.1"));
+        fail(&lockout, caller, 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        fail(&lockout, caller, 1);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
+        fail(&lockout, caller, 1);
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(7)));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use openclaw_schema::discovery::InterfaceRules;
+use openclaw_schema::{config::defaults, discovery::InterfaceRules};
 use secrecy::SecretString;
 
 use crate::{backend::settings::ModelSettings, state::StateDir, tls::TlsSettings, trust::Trust};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
+    /// When an address is locked out that shows wrong credentials.
+    pub rate_limit: RateLimit,
 }
 
 /// What callers must present.
@@ -135,23 +137,52 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_payload_bytes: 26_214_400,
+            max_payload_bytes: count(defaults::MAX_PAYLOAD_BYTES),
             max_unauthenticated_payload_bytes: 65_536,
-            max_buffered_bytes: 52_428_800,
-            authentication_timeout: Duration::from_secs(15),
-            max_unauthenticated: 64,
-            max_connections: 16_384,
+            max_buffered_bytes: count(defaults::MAX_BUFFERED_BYTES),
+            authentication_timeout: Duration::from_millis(defaults::AUTHENTICATION_TIMEOUT_MS),
+            max_unauthenticated: count(defaults::MAX_UNAUTHENTICATED),
+            max_connections: count(defaults::MAX_CONNECTIONS),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
-            max_in_flight: 256,
-            max_batch: 100,
-            max_subscriptions: 64,
+            max_in_flight: count(defaults::MAX_IN_FLIGHT),
+            max_batch: count(defaults::MAX_BATCH),
+            max_subscriptions: defaults::MAX_SUBSCRIPTIONS as u32,
             subscription_queue: 256,
-            send_timeout: Duration::from_secs(10),
-            call_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_millis(defaults::SEND_TIMEOUT_MS),
+            call_timeout: Duration::from_millis(defaults::CALL_TIMEOUT_MS),
             ping_interval: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_millis(defaults::DRAIN_TIMEOUT_MS),
+        }
+    }
+}
+
+/// A default of the configuration as the number of things in memory.
+const fn count(default: u64) -> usize {
+    default as usize
+}
+
+/// When an address is locked out that shows wrong credentials. wire.md section 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many failures within the window lock an address out; at least 1.
+    pub max_attempts: usize,
+    /// The window.
+    pub window: Duration,
+    /// For how long an address is locked out.
+    pub lockout: Duration,
+    /// Whether programs on the gateway's own host are never locked out.
+    pub exempt_loopback: bool,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            max_attempts: count(defaults::MAX_ATTEMPTS),
+            window: Duration::from_millis(defaults::ATTEMPT_WINDOW_MS),
+            lockout: Duration::from_millis(defaults::LOCKOUT_MS),
+            exempt_loopback: true,
         }
     }
 }

@@ -44,6 +44,12 @@ impl StateDir {
         self.root.join("openclaw.json")
     }
 
+    /// The user's variables, for what the environment lacks: `NAME=VALUE` lines.
+    #[must_use]
+    pub fn env_file(&self) -> PathBuf {
+        self.root.join(".env")
+    }
+
     /// The workspace of the default agent, unless the configuration names another one.
     #[must_use]
     pub fn workspace_dir(&self) -> PathBuf {

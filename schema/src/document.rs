@@ -277,7 +277,7 @@ fn error(code: ErrorCode) -> Value {
 }
 
 /// What JSON Schema consumers stumble over, put right at every level of a schema.
-fn tidy(schema: &mut Value) {
+pub(crate) fn tidy(schema: &mut Value) {
     if let Ok(schema) = <&mut schemars::Schema>::try_from(schema) {
         RecursiveTransform(Tidy).transform(schema);
     }
@@ -373,7 +373,7 @@ fn without_code_links(text: &str) -> String {
 }
 
 /// Takes `null` out of what schemars makes of `Option<T>`.
-fn strip_null(schema: &mut Value) {
+pub(crate) fn strip_null(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::Array(types)) = object.get_mut("type") {
         types.retain(|name| name != "null");

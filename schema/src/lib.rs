@@ -3,6 +3,7 @@
 // `#[contract]` writes paths from the crate's name, which holds inside this crate too.
 extern crate self as openclaw_schema;
 
+pub mod config;
 pub mod contract;
 pub mod discovery;
 pub mod document;

@@ -144,15 +144,42 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let given = i128::deserialize(deserializer)?;
-        u64::try_from(given).ok().and_then(Self::new).ok_or_else(|| {
-            de::Error::custom(if MAX == u64::MAX {
-                format!("must be at least {MIN}, not {given}")
-            } else {
-                format!("must be from {MIN} to {MAX}, not {given}")
-            })
-        })
+        struct Number<const MIN: u64, const MAX: u64>;
+
+        impl<const MIN: u64, const MAX: u64> de::Visitor<'_> for Number<MIN, MAX> {
+            type Value = Bounded<MIN, MAX>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if MAX == u64::MAX {
+                    write!(formatter, "a whole number, at least {MIN}")
+                } else {
+                    write!(formatter, "a whole number from {MIN} to {MAX}")
+                }
+            }
+
+            fn visit_u64<E: de::Error>(self, given: u64) -> Result<Self::Value, E> {
+                Bounded::new(given).ok_or_else(|| out_of_bounds(MIN, MAX, given))
+            }
+
+            fn visit_i64<E: de::Error>(self, given: i64) -> Result<Self::Value, E> {
+                u64::try_from(given).ok().and_then(Bounded::new).ok_or_else(|| out_of_bounds(MIN, MAX, given))
+            }
+
+            fn visit_i128<E: de::Error>(self, given: i128) -> Result<Self::Value, E> {
+                u64::try_from(given).ok().and_then(Bounded::new).ok_or_else(|| out_of_bounds(MIN, MAX, given))
+            }
+        }
+
+        deserializer.deserialize_i128(Number)
     }
+}
+
+fn out_of_bounds<E: de::Error>(min: u64, max: u64, given: impl fmt::Display) -> E {
+    de::Error::custom(if max == u64::MAX {
+        format!("must be at least {min}, not {given}")
+    } else {
+        format!("must be from {min} to {max}, not {given}")
+    })
 }
 
 impl<const MIN: u64, const MAX: u64> JsonSchema for Bounded<MIN, MAX> {

@@ -48,7 +48,7 @@ pub(crate) fn dns(args: &DnsArgs, global: &GlobalArgs, printer: &Printer) -> Res
     let port = args
         .port
         .or(record.as_ref().map(|record| record.port))
-        .or(config.gateway.port.as_ref().map(|port| port.value))
+        .or(config.gateway.port.as_ref().map(|port| port.value.get()))
         .unwrap_or_else(|| locations.default_port());
     let mut warnings = config.warnings.clone();
     let announcement = wide_area_announcement(&config, &env, &mut warnings);

@@ -107,7 +107,7 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
     };
     let credential =
         if is_typed { targets.flag_credential.clone() } else { targets.tunnel_credential.clone() };
-    let remote_port = args.client.port.or(remote.remote_port.as_ref().map(|port| port.value));
+    let remote_port = args.client.port.or(remote.remote_port.as_ref().map(|port| port.value.get()));
     Ok(Some(TunnelPlan {
         target,
         identity: identity(args, targets.ssh_identity.as_ref())?,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use openclaw_schema::config::Secret;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
@@ -263,6 +264,7 @@ fn plain(text: &str) -> String {
 /// Says of each credential that was given whether it counts, and why not. Nothing is made or changed.
 #[must_use]
 pub fn explain_auth(locations: &Locations, config: &Config, env: &Env, options: &ServeOptions) -> AuthReport {
+    let env = &env.with_config(config);
     let bind = super::serve::bind_mode(config, options);
     let exposed = super::serve::exposed_host(config, env, &bind);
     // What the start would make is nobody's secret yet.
@@ -389,7 +391,7 @@ fn explicit_mode(config: &Config, options: &ServeOptions) -> Option<Sourced<Auth
 fn secret(
     flag: &'static str,
     option: Option<&SecretString>,
-    file: Option<&Sourced<SecretString>>,
+    file: Option<&Sourced<Secret>>,
     variable: &'static str,
     env: &Env,
 ) -> Result<Option<Sourced<SecretString>>, ConfigError> {

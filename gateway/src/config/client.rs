@@ -4,6 +4,7 @@
 
 use std::{cell::OnceCell, net::Ipv4Addr, path::PathBuf};
 
+use openclaw_schema::config::{Port, Secret};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -56,7 +57,7 @@ pub fn resolve_client(
     env: &Env,
     flags: &ClientFlags,
 ) -> Result<ClientTarget, ConfigError> {
-    let sources = Sources { locations, env, flags, config: OnceCell::new() };
+    let sources = Sources::new(locations, env, flags);
     if let Some(url) = &flags.url {
         if flags.port.is_some() {
             return Err(ConfigError::UrlAndPort);
@@ -72,12 +73,12 @@ pub fn resolve_client(
     if flags.port.is_some() {
         return sources.local();
     }
-    if let Some(url) = env.text(env::GATEWAY_URL)? {
+    if let Some(url) = sources.env()?.text(env::GATEWAY_URL)? {
         let credential = match sources.flag() {
             Some(credential) => Some(credential),
-            None => match sources.variable(env::GATEWAY_TOKEN)? {
+            None => match variable(sources.env()?, env::GATEWAY_TOKEN)? {
                 Some(credential) => Some(credential),
-                None => sources.variable(env::GATEWAY_PASSWORD)?,
+                None => variable(sources.env()?, env::GATEWAY_PASSWORD)?,
             },
         };
         return Ok(ClientTarget { url, credential, tls_fingerprint: None, record: None });
@@ -88,6 +89,7 @@ pub fn resolve_client(
     {
         let url = config.gateway.remote.url.as_ref();
         let url = url.ok_or_else(|| ConfigError::NoRemoteUrl { origin: mode.source.clone() })?;
+        let env = sources.all_env()?;
         let url = substitute(url, env)?;
         let pin = config.gateway.remote.tls_fingerprint.as_ref();
         return Ok(ClientTarget {
@@ -156,8 +158,8 @@ pub fn resolve_probe(
         Ok(config) => (config, None),
         Err(problem) => (Config::parse("", locations.config_file())?, Some(problem)),
     };
-    let sources = Sources { locations, env, flags, config: OnceCell::from(config) };
-    let explicit = match (&flags.url, env.text(env::GATEWAY_URL)?) {
+    let sources = Sources { config: OnceCell::from(config), ..Sources::new(locations, env, flags) };
+    let explicit = match (&flags.url, sources.env()?.text(env::GATEWAY_URL)?) {
         (None, None) => None,
         (None, Some(_)) if flags.port.is_some() => None,
         _ => {
@@ -171,6 +173,8 @@ pub fn resolve_probe(
     let local = ProbeTarget { url, credential: local_credential, credential_problem: local_problem, record };
     let (port, flag_credential) = (sources.port()?, sources.flag());
 
+    let env = sources.all_env()?.clone();
+    let env = &env;
     let config = sources.config.into_inner().expect("it was set above");
     let section = &config.gateway.remote;
     let remote_url = section.url.as_ref().filter(|_| flags.port.is_none());
@@ -214,11 +218,40 @@ struct Sources<'a> {
     flags: &'a ClientFlags,
     /// Read when it is first asked for.
     config: OnceCell<Config>,
+    /// The environment with the file of the state directory, when it is first asked for.
+    filed_env: OnceCell<Env>,
+    /// The same with the variables of the configuration.
+    all_env: OnceCell<Env>,
 }
 
 type Credential = Option<Sourced<SecretString>>;
 
-impl Sources<'_> {
+fn variable(env: &Env, name: &'static str) -> Result<Credential, ConfigError> {
+    Ok(env.text(name)?.map(|text| text.map(SecretString::from)))
+}
+
+impl<'a> Sources<'a> {
+    fn new(locations: &'a Locations, env: &'a Env, flags: &'a ClientFlags) -> Self {
+        let (filed_env, all_env) = (OnceCell::new(), OnceCell::new());
+        Self { locations, env, flags, config: OnceCell::new(), filed_env, all_env }
+    }
+
+    fn env(&self) -> Result<&Env, ConfigError> {
+        if let Some(env) = self.filed_env.get() {
+            return Ok(env);
+        }
+        let env = self.env.with_state_file(self.locations.state())?;
+        Ok(self.filed_env.get_or_init(|| env))
+    }
+
+    fn all_env(&self) -> Result<&Env, ConfigError> {
+        if let Some(env) = self.all_env.get() {
+            return Ok(env);
+        }
+        let env = self.env()?.with_config(self.config()?);
+        Ok(self.all_env.get_or_init(|| env))
+    }
+
     fn config(&self) -> Result<&Config, ConfigError> {
         if let Some(config) = self.config.get() {
             return Ok(config);
@@ -238,11 +271,14 @@ impl Sources<'_> {
         if let Some(given) = self.flags.port {
             return Ok(Sourced::new(given, Source::Flag("--port")));
         }
-        if let Some(text) = self.env.text(env::GATEWAY_PORT)? {
+        if let Some(text) = self.env()?.text(env::GATEWAY_PORT)? {
+            return port(text);
+        }
+        if let Some(text) = self.all_env()?.text(env::GATEWAY_PORT)? {
             return port(text);
         }
         let configured = self.config()?.gateway.port.clone();
-        Ok(configured.unwrap_or_else(|| Sourced::default(self.locations.default_port())))
+        Ok(configured.map(|port| port.map(Port::get)).unwrap_or_else(|| Sourced::default(self.locations.default_port())))
     }
 
     /// Where the gateway on this machine is. The record of one that runs comes before the configuration.
@@ -267,12 +303,9 @@ impl Sources<'_> {
             .find(|secret| !secret.value.expose_secret().is_empty())
     }
 
-    fn variable(&self, name: &'static str) -> Result<Credential, ConfigError> {
-        Ok(self.env.text(name)?.map(|text| Sourced::new(text.value.into(), text.source)))
-    }
-
-    fn key(&self, secret: Option<&Sourced<SecretString>>) -> Result<Credential, ConfigError> {
-        secret.map(|secret| substitute_secret(secret, self.env)).transpose()
+    fn key(&self, secret: Option<&Sourced<Secret>>) -> Result<Credential, ConfigError> {
+        let Some(secret) = secret else { return Ok(None) };
+        substitute_secret(secret, self.all_env()?).map(Some)
     }
 
     /// For a gateway on this machine: flag, its own section of the file, environment, the section for a remote one,
@@ -290,10 +323,10 @@ impl Sources<'_> {
         };
         let mut credential = self.key(first.as_ref().or(second.as_ref()))?;
         if credential.is_none() {
-            credential = self.variable(env::GATEWAY_TOKEN)?;
+            credential = variable(self.all_env()?, env::GATEWAY_TOKEN)?;
         }
         if credential.is_none() {
-            credential = self.variable(env::GATEWAY_PASSWORD)?;
+            credential = variable(self.all_env()?, env::GATEWAY_PASSWORD)?;
         }
         if credential.is_none() {
             credential = self.key(remote.token.as_ref().or(remote.password.as_ref()))?;
@@ -316,10 +349,10 @@ impl Sources<'_> {
         let (auth, remote) = (&gateway.auth, &gateway.remote);
         let mut credential = self.key(remote.token.as_ref())?;
         if credential.is_none() {
-            credential = self.variable(env::GATEWAY_TOKEN)?;
+            credential = variable(self.all_env()?, env::GATEWAY_TOKEN)?;
         }
         if credential.is_none() {
-            credential = self.variable(env::GATEWAY_PASSWORD)?;
+            credential = variable(self.all_env()?, env::GATEWAY_PASSWORD)?;
         }
         if credential.is_none() {
             let last = remote.password.as_ref().or(auth.token.as_ref()).or(auth.password.as_ref());
@@ -780,7 +813,7 @@ mod tests {
         assert_eq!(found.ssh_identity, Some(call.directory.path().join("key")));
         assert!(found.remote_is_active && found.remote.is_none());
         let remote = &found.config.gateway.remote;
-        assert_eq!(remote.remote_port.as_ref().map(|port| port.value), Some(9));
+        assert_eq!(remote.remote_port.as_ref().map(|port| port.value.get()), Some(9));
         assert_eq!(remote.transport.as_ref().map(|transport| transport.value), Some(RemoteTransport::Ssh));
         let policy = remote.ssh_host_key_policy.as_ref().map(|policy| policy.value);
         assert_eq!(policy, Some(SshHostKeyPolicy::Openssh));

@@ -5,11 +5,14 @@ use std::{
     path::Path,
 };
 
-use openclaw_schema::discovery::InterfaceRules;
+use openclaw_schema::{
+    config::{Discovery, Texts},
+    discovery::InterfaceRules,
+};
 
 use super::{
     Config, ConfigError, Env, MdnsMode, Source, Sourced, env,
-    file::{Section, port, substitute},
+    file::{port, substitute},
     serve::is_tailnet,
 };
 use crate::{
@@ -24,58 +27,22 @@ const DNS_PORT: u16 = 53;
 /// The port of an SSH server.
 const SSH_PORT: u16 = 22;
 
-/// The section `discovery`.
-#[derive(Debug, Default)]
-pub struct Discovery {
-    /// `mdns.mode`.
-    pub mode: Option<Sourced<MdnsMode>>,
-    /// `mdns.interfaces.allow`, as [`InterfaceRules`] has it.
-    pub allow: Option<Sourced<Vec<String>>>,
-    /// `mdns.interfaces.deny`, as [`InterfaceRules`] has it.
-    pub deny: Option<Sourced<Vec<String>>>,
-    /// `wideArea.enabled`.
-    pub wide_area: Option<Sourced<bool>>,
-    /// `wideArea.domain`.
-    pub domain: Option<Sourced<String>>,
-    /// `wideArea.dnsServer`: an address, with a port unless it is 53.
-    pub dns_server: Option<Sourced<String>>,
+fn interfaces(section: &Discovery) -> InterfaceRules {
+    let list = |given: &Option<Sourced<Texts>>| {
+        given.as_ref().map(|list| list.value.to_vec()).unwrap_or_default()
+    };
+    let given = &section.mdns.interfaces;
+    InterfaceRules { allow: list(&given.allow), deny: list(&given.deny) }
 }
 
-impl Discovery {
-    /// Reads the section.
-    pub(super) fn read(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Self, ConfigError> {
-        section.check_keys(&["mdns", "wideArea"], &[], warnings)?;
-        let mdns = section.section("mdns")?;
-        mdns.check_keys(&["mode", "interfaces"], &[], warnings)?;
-        let interfaces = mdns.section("interfaces")?;
-        interfaces.check_keys(&["allow", "deny"], &[], warnings)?;
-        let wide_area = section.section("wideArea")?;
-        wide_area.check_keys(&["enabled", "domain", "dnsServer"], &[], warnings)?;
-        Ok(Self {
-            mode: mdns.name("mode")?,
-            allow: interfaces.text_list("allow")?,
-            deny: interfaces.text_list("deny")?,
-            wide_area: wide_area.boolean("enabled")?,
-            domain: wide_area.text("domain")?,
-            dns_server: wide_area.text("dnsServer")?,
-        })
-    }
-
-    fn interfaces(&self) -> InterfaceRules {
-        let list = |given: &Option<Sourced<Vec<String>>>| {
-            given.as_ref().map(|list| list.value.clone()).unwrap_or_default()
-        };
-        InterfaceRules { allow: list(&self.allow), deny: list(&self.deny) }
-    }
-
-    /// The wide-area domain, if the file asks for one.
-    fn wide_area_domain(&self, env: &Env) -> Result<Option<String>, ConfigError> {
-        match (&self.wide_area, &self.domain) {
-            (Some(enabled), _) if !enabled.value => Ok(None),
-            (_, Some(domain)) => Ok(Some(substitute(domain, env)?.value)),
-            (Some(_), None) => Ok(Some(DEFAULT_DOMAIN.to_owned())),
-            (None, None) => Ok(None),
-        }
+/// The wide-area domain, if the file asks for one.
+fn wide_area_domain(section: &Discovery, env: &Env) -> Result<Option<String>, ConfigError> {
+    let given = &section.wide_area;
+    match (&given.enabled, &given.domain) {
+        (Some(enabled), _) if !enabled.value => Ok(None),
+        (_, Some(domain)) => Ok(Some(substitute(domain, env)?.value)),
+        (Some(_), None) => Ok(Some(DEFAULT_DOMAIN.to_owned())),
+        (None, None) => Ok(None),
     }
 }
 
@@ -97,11 +64,11 @@ pub struct DiscoveryDefaults {
 /// A value that cannot be used.
 pub fn discovery_defaults(config: &Config, env: &Env) -> Result<DiscoveryDefaults, ConfigError> {
     let section = &config.discovery;
-    let mut domains: Vec<String> = section.wide_area_domain(env)?.into_iter().collect();
+    let mut domains: Vec<String> = wide_area_domain(section, env)?.into_iter().collect();
     if let Some(domain) = env.text(env::WIDE_AREA_DOMAIN)? {
         domains.push(domain.value);
     }
-    let dns_server = section.dns_server.as_ref().map(|server| {
+    let dns_server = section.wide_area.dns_server.as_ref().map(|server| {
         let server = substitute(server, env)?;
         name_server(&server.value).ok_or_else(|| ConfigError::BadValue {
             problem: format!("must be an IP address, with or without a port, not {:?}", server.value),
@@ -109,7 +76,7 @@ pub fn discovery_defaults(config: &Config, env: &Env) -> Result<DiscoveryDefault
             nearest: None,
         })
     });
-    Ok(DiscoveryDefaults { domains, dns_server: dns_server.transpose()?, interfaces: section.interfaces() })
+    Ok(DiscoveryDefaults { domains, dns_server: dns_server.transpose()?, interfaces: interfaces(section) })
 }
 
 /// The name server in `text`: an IP address, with a port unless it is 53.
@@ -147,7 +114,7 @@ fn resolve_announcement(
     warnings: &mut Vec<String>,
 ) -> Result<Sourced<Option<Announcement>>, ConfigError> {
     let section = &config.discovery;
-    let mode = section.mode.clone().unwrap_or_else(|| Sourced::default(MdnsMode::Minimal));
+    let mode = section.mdns.mode.clone().unwrap_or_else(|| Sourced::default(MdnsMode::Minimal));
     let disabled = switch(env::DISABLE_BONJOUR, env, warnings);
     let off = |source| Ok(Sourced::new(None, source));
     match (mode.value, disabled) {
@@ -164,11 +131,11 @@ fn resolve_announcement(
 /// said there.
 #[must_use]
 pub fn wide_area_announcement(config: &Config, env: &Env, warnings: &mut Vec<String>) -> Announcement {
-    let is_full = config.discovery.mode.as_ref().is_some_and(|mode| mode.value == MdnsMode::Full);
+    let is_full = config.discovery.mdns.mode.as_ref().is_some_and(|mode| mode.value == MdnsMode::Full);
     Announcement {
         host_name: lenient(env::MDNS_HOSTNAME, env, warnings),
         hints: is_full.then(|| ssh_hints(env, warnings)),
-        interfaces: config.discovery.interfaces(),
+        interfaces: interfaces(&config.discovery),
     }
 }
 

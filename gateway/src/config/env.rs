@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{ConfigError, Source, Sourced};
+use super::{Config, ConfigError, Source, Sourced, dotenv, file::read_text};
+use crate::state::StateDir;
 
 /// The home directory; the default state directory lies in it.
 pub const HOME: &str = "HOME";
@@ -50,10 +52,36 @@ pub const RAW_STREAM: &str = "OPENCLAW_RAW_STREAM";
 /// That file.
 pub const RAW_STREAM_PATH: &str = "OPENCLAW_RAW_STREAM_PATH";
 
+/// Variables that say where state and configuration are. In a file that is found by them they mean nothing.
+const LOCATIONS: [&str; 5] = [HOME, OPENCLAW_HOME, PROFILE, STATE_DIR, CONFIG_PATH];
+
 /// The environment that a command runs in. A variable that is set to nothing counts as not set.
+///
+/// Below the environment of the process lies the file `.env` of the state directory, and below that `env` of the
+/// configuration: a variable is taken from the first that has it. Nothing is set for other processes. Unlike stock, no
+/// `.env` of the current directory is read: what a command does must not depend on where it is run.
 #[derive(Clone, Default)]
 pub struct Env {
     variables: BTreeMap<OsString, OsString>,
+    /// Those of files.
+    below: BTreeMap<OsString, Filed>,
+    /// What is wrong with the file, a sentence each.
+    problems: Vec<String>,
+}
+
+/// A variable of a file.
+#[derive(Clone)]
+struct Filed {
+    value: OsString,
+    origin: Origin,
+}
+
+#[derive(Clone)]
+enum Origin {
+    /// The file `.env`.
+    EnvFile(Arc<Path>),
+    /// The configuration.
+    Config(Source),
 }
 
 impl Env {
@@ -66,7 +94,7 @@ impl Env {
         {
             variables.insert(HOME.into(), home.into());
         }
-        Self { variables }
+        Self { variables, ..Self::default() }
     }
 
     /// Whether [`ALLOW_PLAINTEXT`] says so.
@@ -75,22 +103,87 @@ impl Env {
         self.os(ALLOW_PLAINTEXT).is_some_and(|value| value == "1")
     }
 
-    /// The value of a variable, as the system gives it.
-    pub(super) fn os(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    /// This environment, and below it the file `.env` of the state directory, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and does not open.
+    pub fn with_state_file(&self, state: &StateDir) -> Result<Self, ConfigError> {
+        let mut all = self.clone();
+        let path: Arc<Path> = state.env_file().into();
+        let (text, _) = read_text(&path)?;
+        for (line, assignment) in dotenv::assignments(&text) {
+            // No value is shown: it may be a secret.
+            let mut tell = |problem: &str| {
+                all.problems.push(format!("line {line} of {} {problem}; it has no effect", path.display()));
+            };
+            match assignment {
+                None => tell("is not NAME=VALUE"),
+                Some((name, _)) if LOCATIONS.contains(&name.as_str()) => {
+                    tell(&format!("sets {name}, which must be set before this file is found"));
+                }
+                Some((name, value)) if !value.is_empty() => {
+                    let filed = Filed { value: value.into(), origin: Origin::EnvFile(Arc::clone(&path)) };
+                    all.below.insert(name.into(), filed);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(all)
     }
 
-    /// Sets a variable that is not set.
-    pub(super) fn set_default(&mut self, name: OsString, value: OsString) {
-        if self.variables.get(&name).is_none_or(|value| value.is_empty()) {
-            self.variables.insert(name, value);
+    /// This environment, and below it the variables of the configuration.
+    pub(super) fn with_config(&self, config: &Config) -> Self {
+        let mut all = self.clone();
+        for (name, value) in config.env.iter() {
+            let secret = value.value.expose_secret();
+            // One in `vars` comes before one beside it.
+            let is_higher = all.below.get(OsStr::new(name)).is_some_and(|filed| match &filed.origin {
+                Origin::EnvFile(_) => true,
+                Origin::Config(_) => false,
+            });
+            if !secret.is_empty() && !is_higher {
+                let filed = Filed { value: secret.into(), origin: Origin::Config(value.source.clone()) };
+                all.below.insert(name.into(), filed);
+            }
+        }
+        all
+    }
+
+    /// What is wrong with the file `.env`, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The value of a variable, as the system gives it.
+    pub(super) fn os(&self, name: &str) -> Option<&OsStr> {
+        self.found(name).map(|(value, _)| value)
+    }
+
+    /// The same, with the file that it is from, if it is from one.
+    fn found(&self, name: &str) -> Option<(&OsStr, Option<&Origin>)> {
+        let name = OsStr::new(name);
+        let own = self.variables.get(name).filter(|value| !value.is_empty());
+        match own {
+            Some(value) => Some((value, None)),
+            None => self.below.get(name).map(|filed| (filed.value.as_os_str(), Some(&filed.origin))),
+        }
+    }
+
+    /// Where a variable that is set came from.
+    pub(super) fn source(&self, name: &'static str) -> Source {
+        match self.found(name).and_then(|(_, origin)| origin) {
+            Some(Origin::EnvFile(path)) => Source::EnvFile { name, path: Arc::clone(path) },
+            Some(Origin::Config(source)) => source.clone(),
+            None => Source::Env(name),
         }
     }
 
     /// The value of a variable as text.
     pub(super) fn text(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
         let Some(value) = self.os(name) else { return Ok(None) };
-        let source = Source::Env(name);
+        let source = self.source(name);
         match value.to_str() {
             Some(text) => Ok(Some(Sourced::new(text.to_owned(), source))),
             None => Err(ConfigError::BadValue {
@@ -118,14 +211,14 @@ impl Env {
 
 impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(), ..Self::default() }
     }
 }
 
 impl fmt::Debug for Env {
     /// The names alone: values may be secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.variables.keys()).finish()
+        formatter.debug_set().entries(self.variables.keys().chain(self.below.keys())).finish()
     }
 }
 
@@ -138,6 +231,39 @@ mod tests {
         let env = Env::from_iter([(PROFILE, ""), (STATE_DIR, "/s")]);
         assert_eq!(env.os(PROFILE), None);
         assert_eq!(env.os(STATE_DIR), Some(OsStr::new("/s")));
+    }
+
+    #[test]
+    fn the_process_comes_before_its_file_and_that_before_the_configuration() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = StateDir::new(directory.path());
+        let file = state.env_file();
+        let written = "OPENCLAW_GATEWAY_TOKEN=file\nB=file\n# no\nhush hush\nHOME=/x\nEMPTY=\n";
+        std::fs::write(&file, written).expect("it writes");
+        let text = "{env: {vars: {OPENCLAW_GATEWAY_TOKEN: 'config', B: 'config', C: 'config', EMPTY: 'config'}}}";
+        let config = Config::parse(text, Path::new("/s/openclaw.json")).expect("it reads");
+        let process = Env::from_iter([("B", "process"), ("EMPTY", "")]);
+        let env = process.with_state_file(&state).expect("it reads").with_config(&config);
+        for (name, value) in [("B", "process"), ("C", "config"), ("EMPTY", "config")] {
+            assert_eq!(env.os(name), Some(OsStr::new(value)), "{name}");
+        }
+        let token = env.text(GATEWAY_TOKEN).expect("it is text").expect("it is set");
+        let origin = format!("env OPENCLAW_GATEWAY_TOKEN in {}", file.display());
+        assert_eq!((token.value.as_str(), token.source.to_string()), ("file", origin));
+        let of_config = process.with_config(&config).text(GATEWAY_TOKEN).expect("it is text");
+        assert_eq!(
+            of_config.expect("it is set").source.to_string(),
+            "env.vars.OPENCLAW_GATEWAY_TOKEN in /s/openclaw.json"
+        );
+        let path = file.display();
+        assert_eq!(
+            env.problems(),
+            [
+                format!("line 4 of {path} is not NAME=VALUE; it has no effect"),
+                format!("line 5 of {path} sets HOME, which must be set before this file is found; it has no effect"),
+            ]
+        );
+        assert!(!format!("{env:?}").contains("file"));
     }
 
     #[test]

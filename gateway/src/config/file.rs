@@ -1,16 +1,22 @@
 //! The configuration file: JSON5, shared with stock installs.
 //!
-//! Sections that this gateway does not know are kept and ignored. In its own sections wrong types and values are
-//! refused, and so are keys that look misspelt; other unknown keys are stock's and give a warning.
+//! The schema crate declares what may stand in it (`openclaw_schema::config`). Sections that this gateway does not know
+//! are kept and ignored. In its own sections wrong types and values are refused, and so are keys that look misspelt;
+//! other unknown keys give a warning, unless they are stock's.
 
-use std::{fmt, io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Map, Value};
+use openclaw_schema::config::{
+    AgentEntry, Agents, Commands, Discovery, Gateway, Logging, Models, Secret, Sections, Texts,
+    Variables, is_variable,
+};
+use secrecy::SecretString;
+use serde_json::Value;
 
 use super::{
-    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, RemoteTransport,
-    Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
+    ConfigError, Env, Source, Sourced, UnknownName, models,
+    reader::{self, Fault},
+    tree::Tree,
 };
 use crate::trust::{Network, Origin};
 
@@ -32,560 +38,149 @@ pub struct Config {
     pub agents: Agents,
     /// The section `discovery`.
     pub discovery: Discovery,
-    /// The section `models`, and what other sections say of models.
+    /// The section `models`.
     pub models: Models,
+    /// The section `env`.
+    pub env: Variables,
+    /// The files that it includes.
+    pub included: Vec<Arc<Path>>,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
-}
-
-/// The section `gateway`.
-#[derive(Debug, Default)]
-pub struct Gateway {
-    /// `mode`.
-    pub mode: Option<Sourced<GatewayMode>>,
-    /// `port`, from 1.
-    pub port: Option<Sourced<u16>>,
-    /// `bind`.
-    pub bind: Option<Sourced<BindMode>>,
-    /// `customBindHost`.
-    pub custom_bind_host: Option<Sourced<String>>,
-    /// `auth`.
-    pub auth: Auth,
-    /// `tls`.
-    pub tls: Tls,
-    /// `remote`.
-    pub remote: Remote,
-    /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
-    pub auto_approve_local: Option<Sourced<bool>>,
-    /// `controlUi.allowedOrigins`: pages that may call although the gateway does not serve them.
-    pub allowed_origins: Option<Sourced<Vec<Origin>>>,
-    /// `trustedProxies`: proxies that are believed when they name the address of a client.
-    pub trusted_proxies: Option<Sourced<Vec<Network>>>,
-}
-
-/// The section `gateway.auth`.
-#[derive(Debug, Default)]
-pub struct Auth {
-    /// `mode`.
-    pub mode: Option<Sourced<AuthMode>>,
-    /// `token`.
-    pub token: Option<Sourced<SecretString>>,
-    /// `password`.
-    pub password: Option<Sourced<SecretString>>,
-}
-
-/// The section `gateway.tls`.
-#[derive(Debug, Default)]
-pub struct Tls {
-    /// `enabled`.
-    pub enabled: Option<Sourced<bool>>,
-    /// `autoGenerate`.
-    pub auto_generate: Option<Sourced<bool>>,
-    /// `certPath`.
-    pub cert_path: Option<Sourced<String>>,
-    /// `keyPath`.
-    pub key_path: Option<Sourced<String>>,
-}
-
-/// The section `gateway.remote`.
-#[derive(Debug, Default)]
-pub struct Remote {
-    /// `url`.
-    pub url: Option<Sourced<String>>,
-    /// `token`.
-    pub token: Option<Sourced<SecretString>>,
-    /// `password`.
-    pub password: Option<Sourced<SecretString>>,
-    /// `transport`: how the gateway is reached.
-    pub transport: Option<Sourced<RemoteTransport>>,
-    /// `remotePort`, from 1: where the gateway listens on its own machine, for a tunnel to it.
-    pub remote_port: Option<Sourced<u16>>,
-    /// `tlsFingerprint`: the SHA-256 of the certificate that the gateway shows, in hexadecimal.
-    pub tls_fingerprint: Option<Sourced<String>>,
-    /// `sshTarget`: `[user@]host[:port]`.
-    pub ssh_target: Option<Sourced<String>>,
-    /// `sshIdentity`: the file with the private key for it.
-    pub ssh_identity: Option<Sourced<String>>,
-    /// `sshHostKeyPolicy`.
-    pub ssh_host_key_policy: Option<Sourced<SshHostKeyPolicy>>,
-}
-
-/// The section `logging`.
-#[derive(Debug, Default)]
-pub struct Logging {
-    /// `level`, of the file.
-    pub level: Option<Sourced<LogLevel>>,
-    /// `consoleLevel`.
-    pub console_level: Option<Sourced<LogLevel>>,
-    /// `file`.
-    pub file: Option<Sourced<String>>,
-    /// `maxFileBytes`, from 1.
-    pub max_file_bytes: Option<Sourced<u64>>,
-    /// `consoleStyle`.
-    pub console_style: Option<Sourced<ConsoleStyle>>,
-    /// `redactPatterns`: regular expressions of what is kept out of the log.
-    pub redact_patterns: Option<Sourced<Vec<String>>>,
-    /// `filters`: levels of parts of the program, in the order of the file. Stock has no such key.
-    pub filters: Vec<(String, Sourced<LogLevel>)>,
-}
-
-/// The section `commands`.
-#[derive(Debug, Default)]
-pub struct Commands {
-    /// `restart`: whether a signal may restart the gateway.
-    pub restart: Option<Sourced<bool>>,
-}
-
-/// The section `agents`.
-#[derive(Debug, Default)]
-pub struct Agents {
-    /// `defaults.workspace`.
-    pub workspace: Option<Sourced<String>>,
-    /// `defaults.model`.
-    pub model: Option<Sourced<String>>,
-    /// `entries`, in the order of the file.
-    pub entries: Vec<AgentEntry>,
-}
-
-/// One of `agents.entries`.
-#[derive(Debug)]
-pub struct AgentEntry {
-    /// Its key: letters, digits, `_` and `-`.
-    pub id: String,
-    /// `default`: whether it serves calls that name no agent.
-    pub is_default: bool,
-    /// `workspace`.
-    pub workspace: Option<Sourced<String>>,
-    /// `model`.
-    pub model: Option<Sourced<String>>,
-    /// `identity.name`.
-    pub name: Option<Sourced<String>>,
 }
 
 /// The longest id of an agent, in bytes: it becomes part of paths.
 const MAX_AGENT_ID_BYTES: usize = 64;
 
 impl Config {
-    /// Reads the file at `path`. A missing or blank file is an empty configuration.
+    /// Reads the file at `path`, and what it includes. A missing or blank file is an empty configuration.
     ///
     /// # Errors
     ///
-    /// A file that does not open or is not JSON5; a value or key that is refused.
+    /// A file that does not open or is not JSON5; an include that cannot be followed; a value or key that is refused.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { exists: false, ..Self::parse("", path)? })
-            }
-            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
-        }
+        let (text, exists) = read_text(path)?;
+        Ok(Self { exists, ..Self::parse(&text, path)? })
     }
 
-    /// Reads `text`, the content of the file at `path`.
+    /// Reads `text`, the content of the file at `path`, and what it includes.
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let root = json5::parse(text, path)?;
-        let path: Arc<Path> = path.into();
+        Self::of_tree(Tree::parse(text, path)?).map_err(|fault| fault.error)
+    }
+
+    /// Reads the values of `tree`.
+    pub(super) fn of_tree(mut tree: Tree) -> Result<Self, Box<Fault>> {
+        Self::of_values(&mut tree)
+    }
+
+    /// The same, for who needs the tree once more.
+    pub(super) fn of_values(tree: &mut Tree) -> Result<Self, Box<Fault>> {
         let mut warnings = Vec::new();
-        let root = Section::root(&path, &root)?;
-        Ok(Self {
-            gateway: gateway(&root.section("gateway")?, &mut warnings)?,
-            logging: logging(&root.section("logging")?, &mut warnings)?,
-            commands: commands(&root.section("commands")?, &mut warnings)?,
-            agents: agents(&root.section("agents")?)?,
-            discovery: Discovery::read(&root.section("discovery")?, &mut warnings)?,
-            models: models::read(&root, &mut warnings)?,
-            path: Arc::clone(&path),
+        old_forms(tree, &mut warnings);
+        let Sections { gateway, logging, commands, discovery, agents, models, env } =
+            reader::read(tree, &mut warnings)?;
+        let config = Self {
+            path: Arc::clone(tree.file(tree.main())),
             exists: true,
+            gateway,
+            logging,
+            commands,
+            agents,
+            discovery,
+            models,
+            env,
+            included: tree.included().cloned().collect(),
             warnings,
-        })
+        };
+        config.checked()
     }
-}
 
-// To add a key: read it below, and list it as one of the section's own. Stock's keys of cli.md section 11 are
-// listed too, so that they give no warning.
-
-fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway, ConfigError> {
-    section.check_keys(
-        &[
-            "mode",
-            "port",
-            "bind",
-            "customBindHost",
-            "auth",
-            "remote",
-            "nodes",
-            "tls",
-            "controlUi",
-            "trustedProxies",
-        ],
-        &["tailscale", "reload"],
-        warnings,
-    )?;
-    let auth = section.section("auth")?;
-    auth.check_keys(&["mode", "token", "password"], &["allowTailscale", "rateLimit"], warnings)?;
-    let nodes = section.section("nodes")?;
-    nodes.check_keys(&["pairing"], &[], warnings)?;
-    let pairing = nodes.section("pairing")?;
-    pairing.check_keys(&["autoApproveLocal"], &[], warnings)?;
-    let tls = section.section("tls")?;
-    tls.check_keys(&["enabled", "autoGenerate", "certPath", "keyPath"], &["caPath"], warnings)?;
-    let remote = section.section("remote")?;
-    remote.check_keys(
-        &[
-            "url",
-            "token",
-            "password",
-            "transport",
-            "remotePort",
-            "tlsFingerprint",
-            "sshTarget",
-            "sshIdentity",
-            "sshHostKeyPolicy",
-        ],
-        &[],
-        warnings,
-    )?;
-    Ok(Gateway {
-        mode: section.name("mode")?,
-        port: section.integer("port", 1..=u16::MAX)?,
-        bind: bind(section, warnings)?,
-        custom_bind_host: section.text("customBindHost")?,
-        auth: Auth {
-            mode: auth.name("mode")?,
-            token: auth.secret("token")?,
-            password: auth.secret("password")?,
-        },
-        tls: Tls {
-            enabled: tls.boolean("enabled")?,
-            auto_generate: tls.boolean("autoGenerate")?,
-            cert_path: tls.text("certPath")?,
-            key_path: tls.text("keyPath")?,
-        },
-        remote: Remote {
-            url: remote.text("url")?,
-            token: remote.secret("token")?,
-            password: remote.secret("password")?,
-            transport: remote.name("transport")?,
-            remote_port: remote.integer("remotePort", 1..=u16::MAX)?,
-            tls_fingerprint: remote.text("tlsFingerprint")?,
-            ssh_target: remote.text("sshTarget")?,
-            ssh_identity: remote.text("sshIdentity")?,
-            ssh_host_key_policy: remote.name("sshHostKeyPolicy")?,
-        },
-        auto_approve_local: pairing.boolean("autoApproveLocal")?,
-        allowed_origins: allowed_origins(section, warnings)?,
-        trusted_proxies: section.list("trustedProxies")?,
-    })
-}
-
-fn allowed_origins(
-    section: &Section<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Sourced<Vec<Origin>>>, ConfigError> {
-    let control_ui = section.section("controlUi")?;
-    let origins: Option<Sourced<Vec<Origin>>> = control_ui.list("allowedOrigins")?;
-    if let Some(any) = origins.as_ref().filter(|origins| origins.value.iter().any(Origin::is_any)) {
-        warnings.push(format!("{} lets every page on the web call this gateway", any.source));
-    }
-    Ok(origins)
-}
-
-fn bind(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Option<Sourced<BindMode>>, ConfigError> {
-    if section.get("bind").and_then(Value::as_str) == Some("0.0.0.0") {
-        // Stock has read this old form as `lan`. cli.md section 2.2.
-        let source = section.source("bind");
-        warnings.push(format!("{source} is \"0.0.0.0\", which is read as \"lan\""));
-        return Ok(Some(Sourced::new(BindMode::Lan, source)));
-    }
-    section.name("bind")
-}
-
-fn logging(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Logging, ConfigError> {
-    section.check_keys(
-        &["level", "consoleLevel", "file", "maxFileBytes", "consoleStyle", "redactPatterns", "filters"],
-        &[],
-        warnings,
-    )?;
-    let filters = section.section("filters")?;
-    let level = |part: &String| Ok::<_, ConfigError>(filters.name(part)?.map(|level| (part.clone(), level)));
-    Ok(Logging {
-        console_style: section.name("consoleStyle")?,
-        redact_patterns: section.text_list("redactPatterns")?,
-        filters: filters.keys().filter_map(|part| level(part).transpose()).collect::<Result<_, _>>()?,
-        level: section.name("level")?,
-        console_level: section.name("consoleLevel")?,
-        file: section.text("file")?,
-        max_file_bytes: section.integer("maxFileBytes", 1..=u64::MAX)?,
-    })
-}
-
-fn commands(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Commands, ConfigError> {
-    section.check_keys(&["restart"], &[], warnings)?;
-    Ok(Commands { restart: section.boolean("restart")? })
-}
-
-fn agents(section: &Section<'_>) -> Result<Agents, ConfigError> {
-    let defaults = section.section("defaults")?;
-    let entries = section.section("entries")?;
-    let entry = |id: &String| {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if id.is_empty() || id.len() > MAX_AGENT_ID_BYTES || !id.bytes().all(is_allowed) {
-            return Err(ConfigError::BadValue {
-                origin: entries.source(id),
-                problem: "must have an id of letters, digits, `_` and `-`, at most 64".to_owned(),
-                nearest: None,
-            });
+    /// What the types do not say.
+    fn checked(mut self) -> Result<Self, Box<Fault>> {
+        for (id, entry) in &self.agents.entries {
+            ensure_agent_id(id, entry)?;
         }
-        let entry = entries.section(id)?;
-        Ok(AgentEntry {
-            id: id.clone(),
-            is_default: entry.boolean("default")?.is_some_and(|is_default| is_default.value),
-            workspace: entry.text("workspace")?,
-            model: model(&entry)?,
-            name: entry.section("identity")?.text("name")?,
+        models::check(&self.models, &self.agents, &mut self.warnings)?;
+        let origins = &self.gateway.control_ui.allowed_origins;
+        let origins = listed::<Origin>(origins.as_ref(), &["gateway", "controlUi", "allowedOrigins"])?;
+        if let Some(given) = &self.gateway.control_ui.allowed_origins
+            && origins.iter().any(Origin::is_any)
+        {
+            self.warnings.push(format!("{} lets every page on the web call this gateway", given.source));
+        }
+        listed::<Network>(self.gateway.trusted_proxies.as_ref(), &["gateway", "trustedProxies"])?;
+        Ok(self)
+    }
+
+    /// The origins of `gateway.controlUi.allowedOrigins`.
+    pub(super) fn allowed_origins(&self) -> Vec<Origin> {
+        parsed(self.gateway.control_ui.allowed_origins.as_ref())
+    }
+
+    /// The networks of `gateway.trustedProxies`.
+    pub(super) fn trusted_proxies(&self) -> Vec<Network> {
+        parsed(self.gateway.trusted_proxies.as_ref())
+    }
+}
+
+/// The content of the file at `path`, and whether there is a file.
+pub(super) fn read_text(path: &Path) -> Result<(String, bool), ConfigError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((text, true)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((String::new(), false)),
+        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Replaces what stock has read in the past by what it means now. cli.md sections 2.2 and 11.
+fn old_forms(tree: &mut Tree, warnings: &mut Vec<String>) {
+    for (path, old, new) in [
+        (["gateway", "bind"].as_slice(), "0.0.0.0", "lan"),
+        (&["gateway", "reload", "mode"], "hot", "hybrid"),
+        (&["gateway", "reload", "mode"], "restart", "hybrid"),
+    ] {
+        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+        if tree.replace(&path, &Value::from(old), Value::from(new)) {
+            warnings.push(format!("{} is \"{old}\", which is read as \"{new}\"", tree.source(&path)));
+        }
+    }
+}
+
+fn ensure_agent_id(id: &str, entry: &Sourced<AgentEntry>) -> Result<(), Box<Fault>> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if id.is_empty() || id.len() > MAX_AGENT_ID_BYTES || !id.bytes().all(is_allowed) {
+        let path = ["agents", "entries", id];
+        let problem = "must have an id of letters, digits, `_` and `-`, at most 64";
+        return Err(bad_value(&path, entry.source.clone(), problem));
+    }
+    Ok(())
+}
+
+/// The fault of the value at `path`.
+pub(super) fn bad_value(path: &[&str], origin: Source, problem: impl Into<String>) -> Box<Fault> {
+    Box::new(Fault {
+        path: path.iter().map(|name| (*name).to_owned()).collect(),
+        error: ConfigError::BadValue { origin, problem: problem.into(), nearest: None },
+    })
+}
+
+/// Texts that each stand for something; `path` is theirs.
+fn listed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    texts: Option<&Sourced<Texts>>,
+    path: &[&str],
+) -> Result<Vec<T>, Box<Fault>> {
+    let read = |(index, text): (usize, &Sourced<String>)| {
+        text.value.parse().map_err(|problem| {
+            let index = format!("[{index}]");
+            let path: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
+            bad_value(&path, text.source.clone(), format!("{problem}, not {}", quoted(&text.value)))
         })
     };
-    Ok(Agents {
-        workspace: defaults.text("workspace")?,
-        model: model(&defaults)?,
-        entries: entries.keys().map(entry).collect::<Result<_, _>>()?,
-    })
+    texts.into_iter().flat_map(|texts| &texts.value).enumerate().map(read).collect()
 }
 
-/// A model: its name, or an object with the name as `primary`.
-fn model(section: &Section<'_>) -> Result<Option<Sourced<String>>, ConfigError> {
-    match section.get("model") {
-        Some(Value::Object(_)) => section.section("model")?.text("primary"),
-        _ => section.text("model"),
-    }
-}
-
-/// An object of the file, or nothing where it is missing.
-pub(super) struct Section<'a> {
-    file: &'a Arc<Path>,
-    /// Its place in the file, the parts joined by dots; empty for the root.
-    key: String,
-    map: Option<&'a Map<String, Value>>,
-}
-
-impl<'a> Section<'a> {
-    fn root(file: &'a Arc<Path>, root: &'a Value) -> Result<Self, ConfigError> {
-        let map = root.as_object().ok_or_else(|| ConfigError::BadValue {
-            origin: Source::File { path: Arc::clone(file), key: "the root".to_owned() },
-            problem: format!("must be an object, not {}", describe(root)),
-            nearest: None,
-        })?;
-        Ok(Self { file, key: String::new(), map: Some(map) })
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.map?.get(name)
-    }
-
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'a String> {
-        self.map.into_iter().flat_map(Map::keys)
-    }
-
-    fn child(&self, name: &str) -> String {
-        if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
-    }
-
-    pub(super) fn source(&self, name: &str) -> Source {
-        Source::File { path: Arc::clone(self.file), key: self.child(name) }
-    }
-
-    /// Reads one value, `expected` in words, with `read`, which gives nothing for a value of another kind.
-    fn read<T>(
-        &self,
-        name: &str,
-        expected: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<Sourced<T>>, ConfigError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match read(value) {
-            Some(read) => Ok(Some(Sourced::new(read, self.source(name)))),
-            None => Err(ConfigError::BadValue {
-                origin: self.source(name),
-                problem: format!("must be {expected}, not {}", describe(value)),
-                nearest: None,
-            }),
-        }
-    }
-
-    pub(super) fn section(&self, name: &str) -> Result<Self, ConfigError> {
-        let map = self.read(name, "an object", Value::as_object)?.map(|map| map.value);
-        Ok(Self { file: self.file, key: self.child(name), map })
-    }
-
-    /// The objects of an array; none where it is missing.
-    pub(super) fn sections(&self, name: &str) -> Result<Vec<Self>, ConfigError> {
-        let items = self.read(name, "an array of objects", |value| {
-            value.as_array()?.iter().map(Value::as_object).collect::<Option<Vec<_>>>()
-        })?;
-        let section = |(index, map)| {
-            let key = format!("{}.{index}", self.child(name));
-            Self { file: self.file, key, map: Some(map) }
-        };
-        Ok(items.map_or_else(Vec::new, |items| items.value.into_iter().enumerate().map(section).collect()))
-    }
-
-    /// The texts of an array, which may be empty.
-    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<Sourced<String>>>, ConfigError> {
-        let items = self.read(name, "an array of texts", |value| {
-            value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
-        })?;
-        let source = |index: usize| self.source(&format!("{name}.{index}"));
-        Ok(items.map(|items| {
-            let items = items.value.into_iter().enumerate();
-            items.map(|(index, text)| Sourced::new(text.to_owned(), source(index))).collect()
-        }))
-    }
-
-    /// An amount: a number that is not negative.
-    pub(super) fn amount(&self, name: &str) -> Result<Option<f64>, ConfigError> {
-        let amount =
-            self.read(name, "a number, at least 0", |value| value.as_f64().filter(|amount| *amount >= 0.0))?;
-        Ok(amount.map(|amount| amount.value))
-    }
-
-    pub(super) fn text(&self, name: &str) -> Result<Option<Sourced<String>>, ConfigError> {
-        self.read(name, "a text", |value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
-    }
-
-    /// A list of texts that each stand for something.
-    fn list<T: FromStr>(&self, name: &str) -> Result<Option<Sourced<Vec<T>>>, ConfigError>
-    where
-        T::Err: fmt::Display,
-    {
-        let Some(list) = self.read(name, "a list", Value::as_array)? else { return Ok(None) };
-        let read = |(index, entry): (usize, &Value)| {
-            // What is no text is told like a text that stands for nothing.
-            entry.as_str().unwrap_or_default().parse().map_err(|problem: T::Err| ConfigError::BadValue {
-                origin: self.source(&format!("{name}[{index}]")),
-                problem: format!("{problem}, not {}", describe(entry)),
-                nearest: None,
-            })
-        };
-        let values = list.value.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Some(Sourced::new(values, list.source)))
-    }
-
-    /// A list of texts.
-    pub(super) fn text_list(&self, name: &str) -> Result<Option<Sourced<Vec<String>>>, ConfigError> {
-        self.read(name, "a list of texts", |value| {
-            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
-        })
-    }
-
-    pub(super) fn boolean(&self, name: &str) -> Result<Option<Sourced<bool>>, ConfigError> {
-        self.read(name, "true or false", Value::as_bool)
-    }
-
-    pub(super) fn integer<T>(
-        &self,
-        name: &str,
-        range: RangeInclusive<T>,
-    ) -> Result<Option<Sourced<T>>, ConfigError>
-    where
-        T: TryFrom<u64> + PartialOrd + Bounded,
-    {
-        self.read(name, &T::expected(&range), |value| {
-            T::try_from(value.as_u64()?).ok().filter(|number| range.contains(number))
-        })
-    }
-
-    pub(super) fn name<T: FromStr<Err = UnknownName>>(
-        &self,
-        name: &str,
-    ) -> Result<Option<Sourced<T>>, ConfigError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        match text.value.parse() {
-            Ok(value) => Ok(Some(Sourced::new(value, text.source))),
-            Err(unknown) => Err(unknown_name(&unknown, text.source)),
-        }
-    }
-
-    /// A secret: a text, or a reference to an environment variable as stock writes it.
-    pub(super) fn secret(&self, name: &str) -> Result<Option<Sourced<SecretString>>, ConfigError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let source = self.source(name);
-        let text = match value {
-            Value::String(text) if text.trim().is_empty() => {
-                return Err(ConfigError::EmptySecret { origin: source });
-            }
-            Value::String(text) => text.clone(),
-            Value::Object(reference) => match (reference.get("source"), reference.get("id")) {
-                (Some(Value::String(kind)), Some(Value::String(id))) if kind == "env" && is_variable(id) => {
-                    format!("${{{id}}}")
-                }
-                _ => {
-                    return Err(ConfigError::BadValue {
-                        origin: source,
-                        problem: "must be a text or {source: \"env\", id: \"VARIABLE\"}, not another object"
-                            .to_owned(),
-                        nearest: None,
-                    });
-                }
-            },
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-                return Err(ConfigError::BadValue {
-                    origin: source,
-                    // The value may be the secret itself, without its quotation marks.
-                    problem: "must be a text in quotation marks".to_owned(),
-                    nearest: None,
-                });
-            }
-        };
-        Ok(Some(Sourced::new(text.into(), source)))
-    }
-
-    /// Refuses keys that look like a misspelt one; other unknown keys give a warning.
-    pub(super) fn check_keys(
-        &self,
-        own: &[&'static str],
-        stock: &[&'static str],
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ConfigError> {
-        for key in self.keys() {
-            let mut known = own.iter().chain(stock).copied();
-            if known.clone().any(|known| known == key) {
-                continue;
-            }
-            if let Some(nearest) = known.find(|known| is_misspelt(key, known)) {
-                return Err(ConfigError::UnknownKey {
-                    path: self.file.to_path_buf(),
-                    key: self.child(key),
-                    nearest,
-                });
-            }
-            warnings.push(format!("{} is not known to this gateway and has no effect", self.source(key)));
-        }
-        Ok(())
-    }
-}
-
-/// Whether `given` is probably `known`, but misspelt. One slip makes a short key, two a longer one: stock has keys
-/// of its own, such as `nodes`, which is two away from `mode`.
-fn is_misspelt(given: &str, known: &str) -> bool {
-    let slips = if known.len() <= 5 { 1 } else { 2 };
-    given.eq_ignore_ascii_case(known) || strsim::osa_distance(given, known) <= slips
-}
-
-/// Says what numbers are expected.
-pub(super) trait Bounded: Sized {
-    fn expected(range: &RangeInclusive<Self>) -> String;
-}
-
-impl Bounded for u16 {
-    fn expected(range: &RangeInclusive<Self>) -> String {
-        format!("a whole number from {} to {}", range.start(), range.end())
-    }
-}
-
-impl Bounded for u64 {
-    fn expected(range: &RangeInclusive<Self>) -> String {
-        format!("a whole number, at least {}", range.start())
-    }
+/// The same, of a configuration that was checked.
+fn parsed<T: std::str::FromStr>(texts: Option<&Sourced<Texts>>) -> Vec<T> {
+    texts.into_iter().flat_map(|texts| &texts.value).filter_map(|text| text.value.parse().ok()).collect()
 }
 
 /// The error for a value of `origin` that is not in its set.
@@ -603,7 +198,7 @@ pub(super) fn port(text: Sourced<String>) -> Result<Sourced<u16>, ConfigError> {
         Ok(port) if port > 0 => Ok(Sourced::new(port, text.source)),
         _ => Err(ConfigError::BadValue {
             origin: text.source,
-            problem: format!("must be {}, not {}", u16::expected(&(1..=u16::MAX)), quoted(&text.value)),
+            problem: format!("must be a whole number from 1 to 65535, not {}", quoted(&text.value)),
             nearest: None,
         }),
     }
@@ -645,22 +240,15 @@ pub(super) fn substitute(text: &Sourced<String>, env: &Env) -> Result<Sourced<St
 
 /// Like [`substitute`], for a secret.
 pub(super) fn substitute_secret(
-    secret: &Sourced<SecretString>,
+    secret: &Sourced<Secret>,
     env: &Env,
 ) -> Result<Sourced<SecretString>, ConfigError> {
     let text = Sourced::new(secret.value.expose_secret().to_owned(), secret.source.clone());
-    let text = substitute(&text, env)?;
-    Ok(Sourced::new(text.value.into(), text.source))
-}
-
-/// Whether `name` is the name of an environment variable as stock takes it in `${…}`.
-pub(super) fn is_variable(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
-        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    Ok(substitute(&text, env)?.map(SecretString::from))
 }
 
 /// A value in an error's sentence.
-fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -681,7 +269,10 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use openclaw_schema::config::{ModelChoice, Port};
+
     use super::*;
+    use crate::config::{AuthMode, BindMode, GatewayMode, LogLevel, ReloadMode};
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(text, Path::new("/s/openclaw.json"))
@@ -723,7 +314,7 @@ mod tests {
         assert_eq!(config.warnings, Vec::<String>::new());
         let gateway = &config.gateway;
         assert_eq!(value(gateway.mode.as_ref()), Some(GatewayMode::Local));
-        assert_eq!(value(gateway.port.as_ref()), Some(19001));
+        assert_eq!(value(gateway.port.as_ref()).map(Port::get), Some(19001));
         assert_eq!(value(gateway.bind.as_ref()), Some(BindMode::Custom));
         assert_eq!(value(gateway.custom_bind_host.as_ref()).as_deref(), Some("127.0.0.1"));
         assert_eq!(value(gateway.auth.mode.as_ref()), Some(AuthMode::Token));
@@ -735,16 +326,21 @@ mod tests {
         assert_eq!(value(config.logging.level.as_ref()), Some(LogLevel::Debug));
         assert_eq!(value(config.logging.console_level.as_ref()), Some(LogLevel::Silent));
         assert_eq!(value(config.logging.file.as_ref()).as_deref(), Some("~/log"));
-        assert_eq!(value(config.logging.max_file_bytes.as_ref()), Some(1000));
+        assert_eq!(config.logging.max_file_bytes.as_ref().map(|bytes| bytes.value.get()), Some(1000));
         assert_eq!(value(config.commands.restart.as_ref()), Some(false));
-        assert_eq!(value(config.agents.workspace.as_ref()).as_deref(), Some("~/w"));
-        assert_eq!(value(config.agents.model.as_ref()).as_deref(), Some("echo/echo"));
-        let [b, a] = config.agents.entries.as_slice() else { panic!("two agents: {:?}", config.agents) };
-        assert_eq!((b.id.as_str(), b.is_default), ("b", true));
-        assert_eq!(value(b.workspace.as_ref()).as_deref(), Some("/b"));
-        assert_eq!(value(b.model.as_ref()).as_deref(), Some("echo/b"));
-        assert_eq!(value(b.name.as_ref()).as_deref(), Some("Bee"));
-        assert_eq!((a.id.as_str(), a.is_default), ("a", false));
+        let defaults = &config.agents.defaults;
+        assert_eq!(value(defaults.workspace.as_ref()).as_deref(), Some("~/w"));
+        let model = |choice: &Option<Sourced<ModelChoice>>| {
+            choice.as_ref().and_then(Sourced::<ModelChoice>::primary).map(|model| model.value)
+        };
+        assert_eq!(model(&defaults.model).as_deref(), Some("echo/echo"));
+        let agents: Vec<_> = config.agents.entries.iter().collect();
+        let [(b_id, b), (a_id, a)] = agents[..] else { panic!("two agents: {agents:?}") };
+        assert_eq!((b_id.as_str(), value(b.value.is_default.as_ref())), ("b", Some(true)));
+        assert_eq!(value(b.value.workspace.as_ref()).as_deref(), Some("/b"));
+        assert_eq!(model(&b.value.model).as_deref(), Some("echo/b"));
+        assert_eq!(value(b.value.identity.name.as_ref()).as_deref(), Some("Bee"));
+        assert_eq!((a_id.as_str(), value(a.value.is_default.as_ref())), ("a", None));
         assert_eq!(
             gateway.auth.token.as_ref().expect("it is set").source.to_string(),
             "gateway.auth.token in /s/openclaw.json"
@@ -850,12 +446,13 @@ mod tests {
             assert_eq!(error.hint(), Some(format!("rename it to {parent}.{nearest}")));
         }
         let config =
-            parse("{gateway: {canvas: {}}, commands: {native: 'auto'}, bogus: 1}").expect("it is good");
+            parse("{gateway: {canvas: {}, tools: {}}, commands: {native: 'auto', nothing: 1}, bogus: 1}")
+                .expect("it is good");
         assert_eq!(
             config.warnings,
             [
                 "gateway.canvas in /s/openclaw.json is not known to this gateway and has no effect",
-                "commands.native in /s/openclaw.json is not known to this gateway and has no effect",
+                "commands.nothing in /s/openclaw.json is not known to this gateway and has no effect",
             ]
         );
     }
@@ -866,8 +463,7 @@ mod tests {
             "{gateway: {controlUi: {allowedOrigins: ['https://ui.example.com', '*']}, trustedProxies: ['10.0.0.0/8']}}",
         )
         .expect("it is read");
-        assert_eq!(config.gateway.allowed_origins.expect("they are read").value.len(), 2);
-        assert_eq!(config.gateway.trusted_proxies.expect("they are read").value.len(), 1);
+        assert_eq!((config.allowed_origins().len(), config.trusted_proxies().len()), (2, 1));
         assert_eq!(
             config.warnings,
             [
@@ -881,7 +477,7 @@ mod tests {
             ),
             (
                 "{gateway: {trustedProxies: [1]}}",
-                "gateway.trustedProxies[0] in /s/openclaw.json must be an address",
+                "gateway.trustedProxies[0] in /s/openclaw.json must be a text, not 1",
             ),
             ("{gateway: {trustedProxies: ['proxy']}}", "must be an address or a network"),
             ("{gateway: {trustedProxies: '10.0.0.1'}}", "must be a list"),
@@ -899,6 +495,30 @@ mod tests {
             config.warnings,
             ["gateway.bind in /s/openclaw.json is \"0.0.0.0\", which is read as \"lan\""]
         );
+        let config = parse("{gateway: {reload: {mode: 'hot'}}}").expect("it is good");
+        assert_eq!(value(config.gateway.reload.mode.as_ref()), Some(ReloadMode::Hybrid));
+    }
+
+    #[test]
+    fn a_value_of_an_included_file_names_that_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("openclaw.json");
+        std::fs::write(&path, "{gateway: {mode: 'local', $include: 'gateway.json5'}}").expect("it writes");
+        let included = directory.path().join("gateway.json5");
+        std::fs::write(&included, "{port: 7, bind: 'lan', auth: {tokn: 'x'}}").expect("it writes");
+        let key = |key: &str| format!("{key} in {}", included.display());
+        assert_eq!(
+            Config::load(&path).expect_err("it is refused").to_string(),
+            format!("unknown key {}; did you mean `token`?", key("gateway.auth.tokn"))
+        );
+        std::fs::write(&included, "{port: 7, bind: 'lan'}").expect("it writes");
+        let config = Config::load(&path).expect("it is good");
+        assert_eq!(config.gateway.port.expect("it is set").source.to_string(), key("gateway.port"));
+        assert_eq!(
+            config.gateway.mode.expect("it is set").source.to_string(),
+            format!("gateway.mode in {}", path.display())
+        );
+        assert_eq!(config.included.len(), 1);
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn profile(flags: &LocationFlags, env: &Env) -> Result<Option<String>, ConfigErr
 }
 
 /// `path` from the root. Only a missing current directory stands in the way; then it is left as it is.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 

@@ -4,15 +4,21 @@
 //! A provider that cannot be used, because a variable is missing say, does not stop the start: its models are listed as
 //! not available, and a run with one is told why.
 
-use std::{collections::BTreeMap, ffi::OsString, time::Duration};
+use std::time::Duration;
 
+use openclaw_schema::{
+    config::{
+        self, Agents, CliBackend, CliInputMode, CliOutputMode, Models, Provider, ProviderKey, is_variable,
+    },
+    types::Bounded,
+};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value};
 
 use super::{
     Config, ConfigError, Env, Source, Sourced, UnknownName,
-    file::{Section, is_variable, substitute, substitute_secret, unknown_name},
+    file::{bad_value, substitute, substitute_secret, unknown_name},
+    reader::Fault,
 };
 use crate::{
     backend::settings::{
@@ -70,333 +76,67 @@ const APIS: &[&str] = &[
 /// The command-line back end that is there without an entry.
 const CLAUDE: &str = "claude-cli";
 
-/// What the configuration says of models, as it is written there.
-#[derive(Debug, Default)]
-pub struct Models {
-    providers: Vec<Provider>,
-    clis: Vec<Cli>,
-    default: Choice,
-    agents: Vec<(String, Choice)>,
-    entries: Vec<Entry>,
-    /// The section `env`: variables that stand in for those that the environment lacks.
-    env: Vec<(String, String)>,
-}
-
-#[derive(Debug)]
-struct Provider {
-    id: String,
-    /// Its place in the file.
-    source: Source,
-    base_url: Option<Sourced<String>>,
-    api: Option<Sourced<String>>,
-    key: Option<Sourced<SecretString>>,
-    /// Whether the key is where this gateway does not look.
-    has_foreign_key: bool,
-    bearer: bool,
-    headers: Vec<(String, Sourced<SecretString>)>,
-    timeout: Option<u64>,
-    max_tokens: Option<u64>,
-    runtime: Option<String>,
-    models: Vec<ModelRow>,
-}
-
-#[derive(Debug)]
-struct Cli {
-    id: String,
-    command: Option<Sourced<String>>,
-    args: Option<Vec<Sourced<String>>>,
-    input: Option<CliInput>,
-    output: Option<CliOutput>,
-    env: Vec<(String, Sourced<SecretString>)>,
-    clear_env: Option<Vec<String>>,
-    model_arg: Option<String>,
-    model_aliases: BTreeMap<String, String>,
-    system_prompt_arg: Option<String>,
-    max_prompt_arg_bytes: Option<u64>,
-    silence_ms: Option<u64>,
-    source: Source,
-}
-
-#[derive(Debug, Default)]
-struct Choice {
-    primary: Option<Sourced<String>>,
-    fallbacks: Vec<Sourced<String>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    name: String,
-    alias: Option<String>,
-    runtime: Option<String>,
-    params: Map<String, Value>,
-}
-
-/// Reads what the root of the file says of models.
-pub(super) fn read(root: &Section<'_>, warnings: &mut Vec<String>) -> Result<Models, ConfigError> {
-    let models = root.section("models")?;
-    models.check_keys(&["providers"], &["mode", "bedrockDiscovery", "pricing"], warnings)?;
-    let providers = models.section("providers")?;
-    let agents = root.section("agents")?;
-    let defaults = agents.section("defaults")?;
-    let entries = agents.section("entries")?;
-    let clis = defaults.section("cliBackends")?;
-    let named = defaults.section("models")?;
-    let mut own = Vec::new();
-    for id in entries.keys() {
-        let entry = entries.section(id)?;
-        if entry.get("model").is_some() {
-            own.push((id.clone(), choice(&entry)?));
+/// What the types do not say of models.
+pub(super) fn check(models: &Models, agents: &Agents, warnings: &mut Vec<String>) -> Result<(), Box<Fault>> {
+    for (id, provider) in &models.providers {
+        let path = ["models", "providers", id.as_str()];
+        if id.is_empty() || id.contains('/') {
+            return Err(bad_value(&path, provider.source.clone(), "must have an id without a slash"));
         }
-    }
-    Ok(Models {
-        providers: providers.keys().map(|id| provider(&providers, id, warnings)).collect::<Result<_, _>>()?,
-        clis: clis.keys().map(|id| cli(&clis, id, warnings)).collect::<Result<_, _>>()?,
-        default: choice(&defaults)?,
-        agents: own,
-        entries: named.keys().map(|name| entry(&named, name)).collect::<Result<_, _>>()?,
-        env: variables(&root.section("env")?)?,
-    })
-}
-
-fn choice(section: &Section<'_>) -> Result<Choice, ConfigError> {
-    match section.get("model") {
-        Some(Value::Object(_)) => {
-            let model = section.section("model")?;
-            Ok(Choice {
-                primary: model.text("primary")?,
-                fallbacks: model.texts("fallbacks")?.unwrap_or_default(),
-            })
+        if let Some(api) = provider.value.api.as_ref().filter(|api| !APIS.contains(&api.value.as_str())) {
+            let unknown = UnknownName { given: api.value.clone(), allowed: APIS };
+            let path = ["models", "providers", id, "api"].map(str::to_owned).to_vec();
+            return Err(Box::new(Fault { path, error: unknown_name(&unknown, api.source.clone()) }));
         }
-        _ => Ok(Choice { primary: section.text("model")?, fallbacks: Vec::new() }),
-    }
-}
-
-fn entry(named: &Section<'_>, name: &str) -> Result<Entry, ConfigError> {
-    let entry = named.section(name)?;
-    let params = entry.section("params")?;
-    Ok(Entry {
-        name: name.to_owned(),
-        alias: entry.text("alias")?.map(|alias| alias.value),
-        runtime: runtime(&entry)?,
-        params: params.keys().filter_map(|key| Some((key.clone(), params.get(key)?.clone()))).collect(),
-    })
-}
-
-/// The command-line back end that `agentRuntime` names; stock's names of its own runtime mean none.
-fn runtime(section: &Section<'_>) -> Result<Option<String>, ConfigError> {
-    let id = section.section("agentRuntime")?.text("id")?.map(|id| id.value);
-    Ok(id.filter(|id| !matches!(id.as_str(), "auto" | "openclaw" | "pi")))
-}
-
-fn variables(section: &Section<'_>) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut variables = Vec::new();
-    for section in [section, &section.section("vars")?] {
-        for name in section.keys() {
-            if let Some(Value::String(value)) = section.get(name) {
-                variables.push((name.clone(), value.clone()));
+        for (index, row) in provider.value.models.iter().enumerate() {
+            if row.value.id.is_none() {
+                let index = format!("[{index}]");
+                let path = ["models", "providers", id, "models", index.as_str()];
+                let problem = "is missing: every model needs the id that its provider knows it by";
+                return Err(bad_value(&path, below(&row.source, "id"), problem));
             }
         }
     }
-    Ok(variables)
-}
-
-fn provider(providers: &Section<'_>, id: &str, warnings: &mut Vec<String>) -> Result<Provider, ConfigError> {
-    let source = providers.source(id);
-    if id.is_empty() || id.contains('/') {
-        return Err(ConfigError::BadValue {
-            origin: source,
-            problem: "must have an id without a slash".to_owned(),
-            nearest: None,
-        });
-    }
-    let section = providers.section(id)?;
-    section.check_keys(
-        &[
-            "baseUrl",
-            "apiKey",
-            "api",
-            "headers",
-            "models",
-            "timeoutSeconds",
-            "maxTokens",
-            "authHeader",
-            "auth",
-            "agentRuntime",
-        ],
-        &["request", "params", "localService", "injectNumCtxForOpenAICompat", "region", "contextWindow"],
-        warnings,
-    )?;
-    let has_foreign_key = section
-        .get("apiKey")
-        .and_then(Value::as_object)
-        .and_then(|reference| reference.get("source"))
-        .is_some_and(|source| source != "env");
-    let api = section.text("api")?;
-    if let Some(api) = &api
-        && !APIS.contains(&api.value.as_str())
-    {
-        let unknown = UnknownName { given: api.value.clone(), allowed: APIS };
-        return Err(unknown_name(&unknown, api.source.clone()));
-    }
-    let headers = section.section("headers")?;
-    let mut told = Vec::new();
-    for name in headers.keys() {
-        if let Some(value) = headers.secret(name)? {
-            told.push((name.clone(), value));
+    for (_, cli) in &agents.defaults.cli_backends {
+        let args = cli.value.args.iter().flat_map(|args| &args.value);
+        for arg in args.filter(|arg| mask(arg.value.clone()) != arg.value) {
+            warnings.push(format!(
+                "{} looks like a secret, and others on this machine can read the arguments of a process: put it into \
+                 env",
+                arg.source
+            ));
         }
     }
-    let is_token = section.text("auth")?.is_some_and(|auth| auth.value == "token");
-    let bearer = section.boolean("authHeader")?.map_or(is_token, |bearer| bearer.value);
-    let rows = section.sections("models")?;
-    Ok(Provider {
-        id: id.to_owned(),
-        source,
-        base_url: section.text("baseUrl")?,
-        api,
-        key: if has_foreign_key { None } else { section.secret("apiKey")? },
-        has_foreign_key,
-        bearer,
-        headers: told,
-        timeout: section.integer("timeoutSeconds", 1..=u64::MAX)?.map(|timeout| timeout.value),
-        max_tokens: section.integer("maxTokens", 1..=u64::MAX)?.map(|max| max.value),
-        runtime: runtime(&section)?,
-        models: rows.iter().map(|row| model_row(row, warnings)).collect::<Result<_, _>>()?,
-    })
+    Ok(())
 }
 
-fn model_row(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<ModelRow, ConfigError> {
-    section.check_keys(
-        &["id", "name", "contextWindow", "contextTokens", "maxTokens", "cost", "reasoning", "compat"],
-        &[
-            "input",
-            "api",
-            "headers",
-            "params",
-            "thinkingLevelMap",
-            "agentRuntime",
-            "status",
-            "metadataSource",
-        ],
-        warnings,
-    )?;
-    let Some(id) = section.text("id")? else {
-        return Err(ConfigError::BadValue {
-            origin: section.source("id"),
-            problem: "is missing: every model needs the id that its provider knows it by".to_owned(),
-            nearest: None,
-        });
-    };
-    let number = |name| Ok::<_, ConfigError>(section.integer(name, 1..=u64::MAX)?.map(|number| number.value));
-    let cost = section.section("cost")?;
-    let price = |name| Ok::<_, ConfigError>(cost.amount(name)?.unwrap_or(0.0));
-    let prices = match section.get("cost") {
-        Some(_) => Some(Prices {
-            input: price("input")?,
-            output: price("output")?,
-            cache_read: price("cacheRead")?,
-            cache_write: price("cacheWrite")?,
+/// The source of a key within the section of `source`.
+fn below(source: &Source, name: &str) -> Source {
+    match source {
+        Source::File { path, key } => Source::File { path: path.clone(), key: format!("{key}.{name}") },
+        source => source.clone(),
+    }
+}
+
+fn model_row(row: &config::ModelRow) -> ModelRow {
+    fn number<const MAX: u64>(given: &Option<Sourced<Bounded<1, MAX>>>) -> Option<u64> {
+        given.as_ref().map(|number| number.value.get())
+    }
+    let gives_usage = row.compat.supports_usage_in_streaming.as_ref();
+    ModelRow {
+        id: row.id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
+        name: row.name.as_ref().map(|name| name.value.clone()),
+        context_window: number(&row.context_tokens).or(number(&row.context_window)),
+        max_tokens: number(&row.max_tokens),
+        prices: row.cost.as_ref().map(|cost| Prices {
+            input: cost.value.input.get(),
+            output: cost.value.output.get(),
+            cache_read: cost.value.cache_read.get(),
+            cache_write: cost.value.cache_write.get(),
         }),
-        None => None,
-    };
-    let gives_usage = section.section("compat")?.boolean("supportsUsageInStreaming")?;
-    Ok(ModelRow {
-        id: id.value,
-        name: section.text("name")?.map(|name| name.value),
-        context_window: match number("contextTokens")? {
-            Some(tokens) => Some(tokens),
-            None => number("contextWindow")?,
-        },
-        max_tokens: number("maxTokens")?,
-        prices,
-        reasoning: section.boolean("reasoning")?.is_some_and(|reasoning| reasoning.value),
+        reasoning: row.reasoning.as_ref().is_some_and(|reasoning| reasoning.value),
         no_usage: gives_usage.is_some_and(|gives| !gives.value),
-    })
-}
-
-fn cli(clis: &Section<'_>, id: &str, warnings: &mut Vec<String>) -> Result<Cli, ConfigError> {
-    let section = clis.section(id)?;
-    section.check_keys(
-        &[
-            "command",
-            "args",
-            "input",
-            "output",
-            "env",
-            "clearEnv",
-            "modelArg",
-            "modelAliases",
-            "systemPromptArg",
-            "maxPromptArgChars",
-            "reliability",
-        ],
-        &[
-            "resumeArgs",
-            "resumeOutput",
-            "jsonlDialect",
-            "liveSession",
-            "sessionArg",
-            "sessionArgs",
-            "sessionMode",
-            "sessionIdFields",
-            "systemPromptFileArg",
-            "systemPromptMode",
-            "systemPromptWhen",
-            "imageArg",
-            "imageMode",
-            "imagePathScope",
-            "serialize",
-        ],
-        warnings,
-    )?;
-    let env = section.section("env")?;
-    let mut variables = Vec::new();
-    for name in env.keys() {
-        if let Some(value) = env.secret(name)? {
-            variables.push((name.clone(), value));
-        }
     }
-    let aliases = section.section("modelAliases")?;
-    let mut model_aliases = BTreeMap::new();
-    for alias in aliases.keys() {
-        if let Some(name) = aliases.text(alias)? {
-            model_aliases.insert(alias.clone(), name.value);
-        }
-    }
-    let one_of = |name, allowed: &'static [&'static str]| {
-        let Some(text) = section.text(name)? else { return Ok(None) };
-        match allowed.iter().position(|allowed| *allowed == text.value) {
-            Some(index) => Ok(Some(index)),
-            None => Err(unknown_name(&UnknownName { given: text.value, allowed }, text.source)),
-        }
-    };
-    let text = |name| Ok::<_, ConfigError>(section.text(name)?.map(|text| text.value));
-    let watchdog = section.section("reliability")?.section("watchdog")?;
-    let args = section.texts("args")?;
-    for arg in args.iter().flatten().filter(|arg| mask(arg.value.clone()) != arg.value) {
-        warnings.push(format!(
-            "{} looks like a secret, and others on this machine can read the arguments of a process: put it into env",
-            arg.source
-        ));
-    }
-    Ok(Cli {
-        id: id.to_owned(),
-        command: section.text("command")?,
-        args,
-        input: one_of("input", &["stdin", "arg"])?.map(|index| [CliInput::Stdin, CliInput::Argument][index]),
-        output: one_of("output", &["text", "json", "jsonl"])?
-            .map(|index| [CliOutput::Text, CliOutput::Json, CliOutput::JsonLines][index]),
-        env: variables,
-        clear_env: section.texts("clearEnv")?.map(|names| names.into_iter().map(|name| name.value).collect()),
-        model_arg: text("modelArg")?,
-        model_aliases,
-        system_prompt_arg: text("systemPromptArg")?,
-        max_prompt_arg_bytes: section.integer("maxPromptArgChars", 0..=u64::MAX)?.map(|max| max.value),
-        silence_ms: watchdog
-            .section("fresh")?
-            .integer("noOutputTimeoutMs", 1..=u64::MAX)?
-            .map(|silence| silence.value),
-        source: clis.source(id),
-    })
 }
 
 /// What answers runs, from the file and the environment.
@@ -405,48 +145,49 @@ pub(super) fn resolve_models(
     env: &Env,
     warnings: &mut Vec<String>,
 ) -> Result<ModelSettings, ConfigError> {
-    let models = &config.models;
-    let env = env.with_defaults(models.env.iter().map(|(name, value)| (name.into(), value.into())));
-    let resolved = |choice: &Choice| {
+    let (providers, defaults) = (&config.models.providers, &config.agents.defaults);
+    let resolved = |choice: &Sourced<config::ModelChoice>| {
         Ok::<_, ConfigError>(ModelChoice {
             primary: choice
-                .primary
-                .as_ref()
-                .map(|name| substitute(name, &env))
+                .primary()
+                .map(|name| substitute(&name, env))
                 .transpose()?
                 .map(|name| name.value),
             fallbacks: choice
-                .fallbacks
-                .iter()
-                .map(|name| Ok(substitute(name, &env)?.value))
+                .fallbacks()
+                .map(|name| Ok(substitute(name, env)?.value))
                 .collect::<Result<_, ConfigError>>()?,
         })
     };
     let mut settings = ModelSettings {
-        default: resolved(&models.default)?,
-        entries: models
-            .entries
+        default: defaults.model.as_ref().map(resolved).transpose()?.unwrap_or_default(),
+        entries: defaults
+            .models
             .iter()
-            .map(|entry| {
-                let (alias, runtime) = (entry.alias.clone(), entry.runtime.clone());
-                (entry.name.clone(), ModelEntry { alias, runtime, params: entry.params.clone() })
+            .map(|(name, entry)| {
+                let entry = &entry.value;
+                let alias = entry.alias.as_ref().map(|alias| alias.value.clone());
+                let runtime = entry.agent_runtime.cli().map(str::to_owned);
+                (name.clone(), ModelEntry { alias, runtime, params: entry.params.clone() })
             })
             .collect(),
         ..ModelSettings::default()
     };
-    for (id, choice) in &models.agents {
-        settings.agents.insert(id.clone(), resolved(choice)?);
+    for (id, agent) in &config.agents.entries {
+        if let Some(choice) = &agent.value.model {
+            settings.agents.insert(id.clone(), resolved(choice)?);
+        }
     }
-    for provider in &models.providers {
-        let resolved = resolve_provider(provider, &env)?;
+    for (id, provider) in providers {
+        let resolved = resolve_provider(id, provider, env)?;
         if let Some(problem) = &resolved.problem {
             warnings.push(problem.clone());
         }
-        settings.providers.insert(provider.id.clone(), resolved);
+        settings.providers.insert(id.clone(), resolved);
     }
     let named = referenced(&settings);
     for built_in in &BUILT_IN {
-        let key = text(&env, built_in.variable);
+        let key = text(env, built_in.variable);
         let is_named = named.iter().any(|provider| provider == built_in.id);
         if settings.providers.contains_key(built_in.id) || (key.is_none() && !is_named) {
             continue;
@@ -459,12 +200,12 @@ pub(super) fn resolve_models(
         }
         settings.providers.insert(built_in.id.to_owned(), provider);
     }
-    for cli in &models.clis {
-        let resolved = resolve_cli(cli, &env)?;
+    for (id, cli) in &defaults.cli_backends {
+        let resolved = resolve_cli(id, cli, env)?;
         if let Some(problem) = &resolved.problem {
             warnings.push(problem.clone());
         }
-        settings.clis.insert(cli.id.clone(), resolved);
+        settings.clis.insert(id.clone(), resolved);
     }
     let runtimes = settings.entries.values().filter_map(|entry| entry.runtime.as_deref());
     let runtimes =
@@ -473,7 +214,7 @@ pub(super) fn resolve_models(
     if wants_claude && !settings.clis.contains_key(CLAUDE) {
         settings.clis.insert(CLAUDE.to_owned(), CliSettings::claude());
     }
-    if let Some(primary) = &models.default.primary
+    if let Some(primary) = defaults.model.as_ref().and_then(Sourced::primary)
         && let Some((provider, _)) = primary.value.split_once('/')
         && !settings.providers.contains_key(provider)
         && !settings.clis.contains_key(provider)
@@ -495,11 +236,16 @@ fn referenced(settings: &ModelSettings) -> Vec<String> {
     names.chain(settings.entries.keys()).filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect()
 }
 
-fn resolve_provider(provider: &Provider, env: &Env) -> Result<ProviderSettings, ConfigError> {
-    let built_in = BUILT_IN.iter().find(|built_in| built_in.id == provider.id);
+fn resolve_provider(
+    id: &str,
+    provider: &Sourced<Provider>,
+    env: &Env,
+) -> Result<ProviderSettings, ConfigError> {
+    let (provider, source) = (&provider.value, &provider.source);
+    let built_in = BUILT_IN.iter().find(|built_in| built_in.id == id);
     let mut problem = None;
     let mut note = |sentence: String| {
-        problem.get_or_insert(format!("provider `{}` cannot be used: {sentence}", provider.id));
+        problem.get_or_insert(format!("provider `{id}` cannot be used: {sentence}"));
     };
     let base_url = match &provider.base_url {
         Some(url) => match substitute(url, env) {
@@ -515,12 +261,7 @@ fn resolve_provider(provider: &Provider, env: &Env) -> Result<ProviderSettings, 
         None => match built_in {
             Some(built_in) => built_in.base_url.to_owned(),
             None => {
-                let origin = match &provider.source {
-                    Source::File { path, key } => {
-                        Source::File { path: path.clone(), key: format!("{key}.baseUrl") }
-                    }
-                    source => source.clone(),
-                };
+                let origin = below(source, "baseUrl");
                 return Err(ConfigError::BadValue {
                     origin,
                     problem: "is missing: say where the provider is, such as \"http://127.0.0.1:8000/v1\""
@@ -551,7 +292,20 @@ fn resolve_provider(provider: &Provider, env: &Env) -> Result<ProviderSettings, 
         }
     };
     let mut settings = ProviderSettings::new(api, base_url);
-    match provider.key.as_ref().map(|key| substitute_secret(key, env)) {
+    let key = match &provider.api_key {
+        Some(Sourced { value: ProviderKey::Here(secret), source }) => {
+            Some(substitute_secret(&Sourced::new(secret.clone(), source.clone()), env))
+        }
+        Some(Sourced { value: ProviderKey::Elsewhere, .. }) => {
+            note(
+                "its apiKey is kept where this gateway does not read; give a text or an environment variable"
+                    .to_owned(),
+            );
+            None
+        }
+        None => None,
+    };
+    match key {
         None => settings.key = built_in.and_then(|built_in| text(env, built_in.variable)),
         Some(Ok(key)) => {
             // Stock also writes the bare name of a variable.
@@ -561,31 +315,26 @@ fn resolve_provider(provider: &Provider, env: &Env) -> Result<ProviderSettings, 
         }
         Some(Err(missing)) => note(missing.to_string()),
     }
-    if provider.has_foreign_key {
-        note(
-            "its apiKey is kept where this gateway does not read; give a text or an environment variable"
-                .to_owned(),
-        );
-    }
     for (name, value) in &provider.headers {
         match substitute_secret(value, env) {
             Ok(value) => settings.headers.push((name.clone(), value.value)),
             Err(missing) => note(missing.to_string()),
         }
     }
-    settings.bearer = provider.bearer;
-    settings.models.clone_from(&provider.models);
+    let is_token = provider.auth.as_ref().is_some_and(|auth| auth.value == "token");
+    settings.bearer = provider.auth_header.as_ref().map_or(is_token, |bearer| bearer.value);
+    settings.models = provider.models.iter().map(|row| model_row(&row.value)).collect();
     for row in &mut settings.models {
-        row.max_tokens = row.max_tokens.or(provider.max_tokens);
+        row.max_tokens = row.max_tokens.or(provider.max_tokens.as_ref().map(|max| max.value.get()));
     }
-    if let Some(seconds) = provider.timeout {
-        let timeout = Duration::from_secs(seconds);
+    if let Some(seconds) = &provider.timeout_seconds {
+        let timeout = Duration::from_secs(seconds.value.get());
         let connect = settings.deadlines.connect.min(timeout);
         settings.deadlines = Deadlines { connect, idle: timeout, total: timeout };
     }
-    settings.runtime.clone_from(&provider.runtime);
+    settings.runtime = provider.agent_runtime.cli().map(str::to_owned);
     settings.problem = problem;
-    complete(&mut settings, &provider.id, built_in);
+    complete(&mut settings, id, built_in);
     Ok(settings)
 }
 
@@ -621,62 +370,65 @@ fn ensure_url(url: &Sourced<String>) -> Result<(), ConfigError> {
     Err(ConfigError::BadValue { origin: url.source.clone(), problem: problem.to_owned(), nearest: None })
 }
 
-fn resolve_cli(cli: &Cli, env: &Env) -> Result<CliSettings, ConfigError> {
-    let mut settings = match (&cli.command, cli.id.as_str()) {
+fn resolve_cli(id: &str, cli: &Sourced<CliBackend>, env: &Env) -> Result<CliSettings, ConfigError> {
+    let (cli, source) = (&cli.value, &cli.source);
+    let text = |text: &Option<Sourced<String>>| text.as_ref().map(|text| text.value.clone());
+    let mut settings = match (&cli.command, id) {
         (Some(command), CLAUDE) => CliSettings { command: command.value.clone(), ..CliSettings::claude() },
         (None, CLAUDE) => CliSettings::claude(),
         (Some(command), _) => CliSettings::new(command.value.clone()),
         (None, _) => {
             return Err(ConfigError::BadValue {
-                origin: cli.source.clone(),
+                origin: source.clone(),
                 problem: "must have a `command`, the program to run".to_owned(),
                 nearest: None,
             });
         }
     };
     if let Some(args) = &cli.args {
-        settings.args = args.iter().map(|arg| arg.value.clone()).collect();
+        settings.args = args.value.to_vec();
     }
-    settings.input = cli.input.unwrap_or(settings.input);
-    settings.output = cli.output.unwrap_or(settings.output);
+    if let Some(input) = &cli.input {
+        settings.input = match input.value {
+            CliInputMode::Stdin => CliInput::Stdin,
+            CliInputMode::Argument => CliInput::Argument,
+        };
+    }
+    if let Some(output) = &cli.output {
+        settings.output = match output.value {
+            CliOutputMode::Text => CliOutput::Text,
+            CliOutputMode::Json => CliOutput::Json,
+            CliOutputMode::JsonLines => CliOutput::JsonLines,
+        };
+    }
     for (name, value) in &cli.env {
         match substitute_secret(value, env) {
             Ok(value) => settings.env.push((name.clone(), value.value)),
             Err(missing) => {
-                let problem = format!("the command-line back end `{}` cannot be used: {missing}", cli.id);
+                let problem = format!("the command-line back end `{id}` cannot be used: {missing}");
                 settings.problem.get_or_insert(problem);
             }
         }
     }
     if let Some(names) = &cli.clear_env {
-        settings.clear_env.clone_from(names);
+        settings.clear_env = names.value.to_vec();
     }
-    settings.model_arg = cli.model_arg.clone().or(settings.model_arg);
-    settings.model_aliases.extend(cli.model_aliases.clone());
-    settings.system_prompt_arg = cli.system_prompt_arg.clone().or(settings.system_prompt_arg);
-    if let Some(max) = cli.max_prompt_arg_bytes {
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
+    settings.model_arg = text(&cli.model_arg).or(settings.model_arg);
+    let aliases = cli.model_aliases.iter().map(|(alias, name)| (alias.clone(), name.value.clone()));
+    settings.model_aliases.extend(aliases);
+    settings.system_prompt_arg = text(&cli.system_prompt_arg).or(settings.system_prompt_arg);
+    if let Some(max) = &cli.max_prompt_arg_chars {
+        let max = usize::try_from(max.value.get()).unwrap_or(usize::MAX);
         settings.max_prompt_arg_bytes = max.min(settings.max_prompt_arg_bytes);
     }
-    if let Some(silence) = cli.silence_ms {
-        settings.silence = Duration::from_millis(silence);
+    if let Some(silence) = &cli.reliability.watchdog.fresh.no_output_timeout_ms {
+        settings.silence = Duration::from_millis(silence.value.get());
     }
     Ok(settings)
 }
 
 fn text(env: &Env, name: &str) -> Option<SecretString> {
     env.os(name).and_then(|value| value.to_str()).map(SecretString::from)
-}
-
-impl Env {
-    /// This environment, and `variables` where it lacks them.
-    fn with_defaults(&self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let mut all = self.clone();
-        for (name, value) in variables {
-            all.set_default(name, value);
-        }
-        all
-    }
 }
 
 #[cfg(test)]
@@ -688,7 +440,8 @@ mod tests {
     fn resolve(text: &str, env: &[(&str, &str)]) -> Result<(ModelSettings, Vec<String>), ConfigError> {
         let config = Config::parse(text, Path::new("/state/openclaw.json"))?;
         let mut warnings = config.warnings.clone();
-        let settings = resolve_models(&config, &env.iter().copied().collect(), &mut warnings)?;
+        let env = env.iter().copied().collect::<Env>().with_config(&config);
+        let settings = resolve_models(&config, &env, &mut warnings)?;
         Ok((settings, warnings))
     }
 
@@ -770,10 +523,10 @@ mod tests {
                 r#"{ models: { providers: { a: { baseUrl: "http://h", api: "openai-completion" } } } }"#,
                 "did you mean `openai-completions`",
             ),
-            (r#"{ models: { providers: { a: { baseUrl: "http://h", models: [{}] } } } }"#, "models.0.id"),
+            (r#"{ models: { providers: { a: { baseUrl: "http://h", models: [{}] } } } }"#, "models[0].id"),
             (
                 r#"{ models: { providers: { a: { baseUrl: "http://h", models: [{ id: "m", cost: { input: -1 } }] } } } }"#,
-                "models.0.cost.input",
+                "models[0].cost.input",
             ),
             (r#"{ agents: { defaults: { cliBackends: { x: {} } } } }"#, "cliBackends.x"),
             (

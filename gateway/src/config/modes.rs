@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use secrecy::{ExposeSecret as _, SecretString};
+use openclaw_schema::config::{Secret, is_variable};
 
-use super::{Config, ConfigError, Sourced, file::is_variable};
+use super::{Config, ConfigError, Sourced};
 use crate::state::StateDir;
 
 const WORLD_WRITABLE: u32 = 0o002;
@@ -12,7 +12,7 @@ const GROUP_OR_WORLD_WRITABLE: u32 = 0o022;
 const GROUP_OR_WORLD_READABLE: u32 = 0o044;
 const GROUP_OR_WORLD: u32 = 0o077;
 
-/// Looks at the modes of the state directory, the generated token and the configuration. What lets others take over
+/// Looks at the modes of the state directory, the generated token, the variables and the configuration. What lets others take over
 /// is refused; what lets them read is told, one sentence each.
 pub(super) fn check(state: &StateDir, config: &Config) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
@@ -27,6 +27,19 @@ pub(super) fn check(state: &StateDir, config: &Config) -> Result<Vec<String>, Co
     let token = state.token_file();
     if let Some(mode) = mode(&token) {
         refuse(&token, mode, GROUP_OR_WORLD, "holds the token and may be read by others", "600")?;
+    }
+    let variables = state.env_file();
+    if let Some(mode) = mode(&variables) {
+        refuse(&variables, mode, WORLD_WRITABLE, "may be changed by everybody on this machine", "600")?;
+        if mode & GROUP_OR_WORLD != 0 {
+            let path = variables.display();
+            warnings.push(format!("{path} may be read by others (mode {mode:03o}); run `chmod 600 {path}`"));
+        }
+    }
+    for included in &config.included {
+        if let Some(mode) = mode(included) {
+            refuse(included, mode, WORLD_WRITABLE, "may be changed by everybody on this machine", "600")?;
+        }
     }
     if let Some(mode) = mode(&config.path) {
         refuse(&config.path, mode, WORLD_WRITABLE, "may be changed by everybody on this machine", "600")?;
@@ -64,7 +77,7 @@ fn mode(path: &Path) -> Option<u32> {
 /// Whether a secret stands in the file itself, and not only the name of a variable.
 fn has_secret(config: &Config) -> bool {
     let (auth, remote) = (&config.gateway.auth, &config.gateway.remote);
-    let is_written = |secret: &Option<Sourced<SecretString>>| {
+    let is_written = |secret: &Option<Sourced<Secret>>| {
         secret.as_ref().is_some_and(|secret| {
             let text = secret.value.expose_secret();
             let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));

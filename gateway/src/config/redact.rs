@@ -5,10 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use openclaw_schema::methods::config::REDACTED;
+use openclaw_schema::{config::is_variable, methods::config::REDACTED};
 use serde_json::{Map, Value};
 
-use super::file::is_variable;
 use crate::logs::mask::mask;
 
 /// A key that ends so, in any case and without separators, holds a secret.

@@ -4,15 +4,20 @@ use std::{
     ffi::OsStr,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use openclaw_schema::{
+    config::{self as schema, AgentEntry, ModelChoice, Port, defaults},
+    types::Bounded,
+};
 use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 
 use super::{
     AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
     Sourced, UnknownName, announcement, auth, env,
-    file::{AgentEntry, port, substitute, unknown_name},
+    file::{port, substitute, unknown_name},
     models::resolve_models,
     modes,
 };
@@ -20,13 +25,11 @@ use crate::{
     backend::settings::ModelSettings,
     host,
     logs::{LogFilter, Redactor},
-    settings::{Agent, Agents, Auth, Limits, Settings},
+    settings::{Agent, Agents, Auth, Limits, RateLimit, Settings},
     tls::TlsSettings,
     trust::Trust,
 };
 
-/// The largest log file before it is rotated, in bytes. cli.md section 11: 100 MB.
-const DEFAULT_MAX_LOG_FILE_BYTES: u64 = 100_000_000;
 /// The agent of a configuration that names none. Stock's name for it.
 const DEFAULT_AGENT: &str = "main";
 
@@ -132,6 +135,7 @@ fn resolve_on(
     if !options.allow_unconfigured {
         ensure_local(config)?;
     }
+    let env = &env.with_config(config);
     let port = serve_port(locations, config, env, options)?;
     let bind = bind_mode(config, options);
     let hosts = bind_hosts(host, config, env, &bind)?;
@@ -145,6 +149,7 @@ fn resolve_on(
     let log = log_settings(config, env, options, &auth)?;
     let tls = resolve_tls(locations, config, env)?;
     let mut warnings = config.warnings.clone();
+    warnings.extend_from_slice(env.problems());
     warnings.extend(auth_warning);
     warnings.extend(modes::check(locations.state(), config)?);
     let agents = resolve_agents(locations, config, env, &mut warnings)?;
@@ -160,7 +165,7 @@ fn resolve_on(
             name: "config",
             value: config.path.display().to_string(),
             source: match env.os(env::CONFIG_PATH) {
-                Some(_) => Source::Env(env::CONFIG_PATH),
+                Some(_) => env.source(env::CONFIG_PATH),
                 None => Source::Default,
             },
         },
@@ -185,30 +190,66 @@ fn resolve_on(
             tls,
             state: locations.state().clone(),
             config_file: config.path.to_path_buf(),
-            auto_approve_local: config.gateway.auto_approve_local.as_ref().is_none_or(|auto| auto.value),
-            trust: Trust {
-                origins: config
-                    .gateway
-                    .allowed_origins
-                    .as_ref()
-                    .map_or(Vec::new(), |given| given.value.clone()),
-                proxies: config
-                    .gateway
-                    .trusted_proxies
-                    .as_ref()
-                    .map_or(Vec::new(), |given| given.value.clone()),
-            },
+            auto_approve_local: is_on(&config.gateway.nodes.pairing.auto_approve_local),
+            trust: Trust { origins: config.allowed_origins(), proxies: config.trusted_proxies() },
             log_file: log_file.value,
             agents,
             discovery: mdns.value,
             models,
-            limits: Limits::default(),
+            limits: limits(&config.gateway.limits),
+            rate_limit: rate_limit(&config.gateway.auth.rate_limit),
         },
         log,
-        allows_restart: config.commands.restart.as_ref().is_none_or(|restart| restart.value),
+        allows_restart: is_on(&config.commands.restart),
         notes,
         warnings,
     })
+}
+
+/// Whether a switch that is on by default is on.
+fn is_on(given: &Option<Sourced<bool>>) -> bool {
+    given.as_ref().is_none_or(|given| given.value)
+}
+
+/// The bounds of the file, and for the others the defaults.
+fn limits(given: &schema::Limits) -> Limits {
+    let default = Limits::default();
+    let of = |number: Option<u64>, default: usize| {
+        number.map_or(default, |number| usize::try_from(number).unwrap_or(usize::MAX))
+    };
+    let time = |ms: Option<u64>, default: Duration| ms.map_or(default, Duration::from_millis);
+    let subscriptions = bound(&given.max_subscriptions).and_then(|number| u32::try_from(number).ok());
+    Limits {
+        max_payload_bytes: of(bound(&given.max_payload_bytes), default.max_payload_bytes),
+        max_buffered_bytes: of(bound(&given.max_buffered_bytes), default.max_buffered_bytes),
+        max_connections: of(bound(&given.max_connections), default.max_connections),
+        max_unauthenticated: of(bound(&given.max_unauthenticated), default.max_unauthenticated),
+        max_in_flight: of(bound(&given.max_in_flight), default.max_in_flight),
+        max_batch: of(bound(&given.max_batch), default.max_batch),
+        max_subscriptions: subscriptions.unwrap_or(default.max_subscriptions),
+        authentication_timeout: time(bound(&given.authentication_timeout_ms), default.authentication_timeout),
+        send_timeout: time(bound(&given.send_timeout_ms), default.send_timeout),
+        call_timeout: time(bound(&given.call_timeout_ms), default.call_timeout),
+        drain_timeout: time(bound(&given.drain_timeout_ms), default.drain_timeout),
+        ..default
+    }
+}
+
+/// When addresses are locked out.
+fn rate_limit(given: &schema::RateLimit) -> RateLimit {
+    let default = RateLimit::default();
+    let time = |ms: Option<u64>, default: Duration| ms.map_or(default, Duration::from_millis);
+    RateLimit {
+        max_attempts: bound(&given.max_attempts)
+            .map_or(default.max_attempts, |number| usize::try_from(number).unwrap_or(usize::MAX)),
+        window: time(bound(&given.window_ms), default.window),
+        lockout: time(bound(&given.lockout_ms), default.lockout),
+        exempt_loopback: given.exempt_loopback.as_ref().map_or(default.exempt_loopback, |exempt| exempt.value),
+    }
+}
+
+fn bound<const MIN: u64, const MAX: u64>(given: &Option<Sourced<Bounded<MIN, MAX>>>) -> Option<u64> {
+    given.as_ref().map(|number| number.value.get())
 }
 
 pub(super) fn flag<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
@@ -251,7 +292,8 @@ fn serve_port(
     if let Some(text) = env.text(env::GATEWAY_PORT)? {
         return port(text);
     }
-    Ok(config.gateway.port.clone().unwrap_or_else(|| Sourced::default(locations.default_port())))
+    let configured = config.gateway.port.clone().map(|port| port.map(Port::get));
+    Ok(configured.unwrap_or_else(|| Sourced::default(locations.default_port())))
 }
 
 /// Where the certificate of the port comes from. cli.md section 6 has the files of a generated one.
@@ -407,7 +449,7 @@ fn log_settings(
             Auth::None => None,
             Auth::Token(secret) | Auth::Password(secret) => Some(secret.clone()),
         },
-        patterns.map_or(&[], |patterns| &patterns.value),
+        &patterns.map_or_else(Vec::new, |patterns| patterns.value.to_vec()),
     );
     Ok(LogSettings {
         file,
@@ -418,10 +460,7 @@ fn log_settings(
             problem: format!("must be regular expressions: {bad}"),
             nearest: None,
         })?,
-        max_file_bytes: logging
-            .max_file_bytes
-            .as_ref()
-            .map_or(DEFAULT_MAX_LOG_FILE_BYTES, |bytes| bytes.value),
+        max_file_bytes: bound(&logging.max_file_bytes).unwrap_or(defaults::MAX_LOG_FILE_BYTES),
     })
 }
 
@@ -462,18 +501,19 @@ fn resolve_agents(
     env: &Env,
     warnings: &mut Vec<String>,
 ) -> Result<Agents, ConfigError> {
-    let entries = &config.agents.entries;
-    let mut defaults = entries.iter().filter(|entry| entry.is_default);
+    let (entries, shared) = (&config.agents.entries, &config.agents.defaults);
+    let is_default =
+        |entry: &AgentEntry| entry.is_default.as_ref().is_some_and(|is_default| is_default.value);
+    let mut defaults = entries.iter().filter(|(_, entry)| is_default(&entry.value));
     let default_id = defaults
         .next()
-        .or_else(|| entries.iter().find(|entry| entry.id == DEFAULT_AGENT))
+        .or_else(|| entries.iter().find(|(id, _)| id == DEFAULT_AGENT))
         .or(entries.first())
-        .map_or(DEFAULT_AGENT, |entry| entry.id.as_str());
-    if let Some(second) = defaults.next() {
+        .map_or(DEFAULT_AGENT, |(id, _)| id.as_str());
+    if let Some((_, second)) = defaults.next() {
         warnings.push(format!(
-            "agents.entries.{} in {} is a default too; `{default_id}` is the first and counts",
-            second.id,
-            config.path.display()
+            "{} is a default too; `{default_id}` is the first and counts",
+            second.source
         ));
     }
     let agent = |id: &str, entry: Option<&AgentEntry>| {
@@ -481,24 +521,25 @@ fn resolve_agents(
             text.map(|text| substitute(text, env)).transpose().map(|text| text.map(|text| text.value))
         };
         let own = entry.and_then(|entry| entry.workspace.as_ref());
-        let shared = config.agents.workspace.as_ref().filter(|_| id == default_id);
-        let workspace = match own.or(shared) {
+        let common = shared.workspace.as_ref().filter(|_| id == default_id);
+        let workspace = match own.or(common) {
             Some(workspace) => path_of(workspace, config, env)?.value,
             None if id == default_id => locations.state().workspace_dir(),
             None => locations.state().root().join(format!("workspace-{id}")),
         };
-        let model = entry.and_then(|entry| entry.model.as_ref()).or(config.agents.model.as_ref());
+        let model = entry.and_then(|entry| entry.model.as_ref()).or(shared.model.as_ref());
+        let model = model.and_then(Sourced::<ModelChoice>::primary);
         Ok::<_, ConfigError>(Agent {
             id: id.to_owned(),
-            name: text(entry.and_then(|entry| entry.name.as_ref()))?,
+            name: text(entry.and_then(|entry| entry.identity.name.as_ref()))?,
             workspace,
-            model: text(model)?,
+            model: text(model.as_ref())?,
         })
     };
     let list = if entries.is_empty() {
         vec![agent(default_id, None)?]
     } else {
-        entries.iter().map(|entry| agent(&entry.id, Some(entry))).collect::<Result<_, _>>()?
+        entries.iter().map(|(id, entry)| agent(id, Some(&entry.value))).collect::<Result<_, _>>()?
     };
     Ok(Agents { default_id: default_id.to_owned(), list })
 }

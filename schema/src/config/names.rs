@@ -2,15 +2,18 @@
 
 use std::{fmt, str::FromStr};
 
-use openclaw_schema::problem::nearest;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::problem::nearest;
 
 /// Declares a closed set of names: the enum, its names, and the way back.
 macro_rules! names {
     ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$outer])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
         pub enum $name {
-            $($(#[$inner])* $variant,)*
+            $($(#[$inner])* #[serde(rename = $text)] $variant,)*
         }
 
         impl $name {
@@ -149,9 +152,52 @@ names! {
     }
 }
 
+names! {
+    /// How the gateway is published through Tailscale.
+    TailscaleMode {
+        /// It is not.
+        Off = "off",
+        /// To the tailnet, with `tailscale serve`.
+        Serve = "serve",
+        /// To the whole internet, with `tailscale funnel`. Needs password authentication.
+        Funnel = "funnel",
+    }
+}
+
+names! {
+    /// What a running gateway does when its configuration file changes.
+    ReloadMode {
+        /// Nothing.
+        Off = "off",
+        /// It applies what needs no restart, and says of the rest that it does.
+        Hybrid = "hybrid",
+    }
+}
+
+names! {
+    /// How a command-line back end gets its prompt.
+    CliInputMode {
+        /// On standard input.
+        Stdin = "stdin",
+        /// As its last argument.
+        Argument = "arg",
+    }
+}
+
+names! {
+    /// What a command-line back end writes.
+    CliOutputMode {
+        /// The answer as text.
+        Text = "text",
+        /// One JSON document.
+        Json = "json",
+        /// One JSON object a line.
+        JsonLines = "jsonl",
+    }
+}
+
 /// A name that is not in its set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{given}\" is none of {}", self.listed())]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
     /// The name as given.
     pub given: String,
@@ -167,10 +213,19 @@ impl UnknownName {
     }
 
     /// The set as text.
-    pub(super) fn listed(&self) -> String {
+    #[must_use]
+    pub fn listed(&self) -> String {
         self.allowed.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
     }
 }
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\" is none of {}", self.given, self.listed())
+    }
+}
+
+impl std::error::Error for UnknownName {}
 
 #[cfg(test)]
 mod tests {
