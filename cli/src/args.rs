@@ -98,6 +98,15 @@ Examples:
   openclaw gateway auth explain
   openclaw --dev gateway auth explain --json";
 
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway config get gateway.port
+  openclaw gateway config explain gateway.auth
+  openclaw gateway config validate --json
+  openclaw gateway config schema > openclaw.schema.json
+
+`openclaw config` is short for `openclaw gateway config`.";
+
 const INSTALL_EXAMPLES: &str = "\
 Examples:
   openclaw gateway install --dry-run          show what would be written and run
@@ -222,6 +231,7 @@ pub(crate) enum GatewayCommand {
     Schema(SchemaArgs),
     Logs(LogsArgs),
     Auth(AuthArgs),
+    Config(ConfigArgs),
     Discover(DiscoverArgs),
     Dns(DnsArgs),
 }
@@ -842,6 +852,99 @@ pub(crate) struct AuthExplainArgs {
     pub(crate) password_file: Option<PathBuf>,
 
     /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Read the configuration, check it, and ask why it is as it is.
+///
+/// No gateway is asked or needed. Secrets are never shown.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = CONFIG_EXAMPLES
+)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    Get(ConfigGetArgs),
+    Explain(ConfigExplainArgs),
+    Validate(ConfigValidateArgs),
+    Schema(ConfigSchemaArgs),
+}
+
+/// Show what the configuration file says: one value, a section, or all of it.
+///
+/// Files that it includes are put in; defaults and the environment are not, `explain` tells them. A text or a number is
+/// written bare, anything else as JSON. Exit code 1 when the key is not set, 2 when nobody knows it.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_EXAMPLES)]
+pub(crate) struct ConfigGetArgs {
+    /// The key: `gateway.port`, `models.providers.local.models[0]`, `agents.defaults.models["local/m.1"]`.
+    #[arg(value_name = "PATH", add = ArgValueCandidates::new(completion::config_keys))]
+    pub(crate) path: Option<String>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say of each key what it is, who said so, what else was given and does not count, and when a change applies.
+///
+/// Flags come before the environment, that before the file; for token and password the file comes before the
+/// environment. The flags below are those of a `gateway run` that is imagined.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_EXAMPLES)]
+pub(crate) struct ConfigExplainArgs {
+    /// A key, or a section. By default every key that is read.
+    #[arg(value_name = "PATH", add = ArgValueCandidates::new(completion::config_keys))]
+    pub(crate) path: Option<String>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) bind: Option<BindArg>,
+
+    /// As for `gateway run`.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) auth: Option<AuthArg>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Check the configuration: every fault with its file and line, and what would refuse a start.
+///
+/// Exit code 78 when something is wrong.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_EXAMPLES)]
+pub(crate) struct ConfigValidateArgs {
+    /// Check this file as if it were the configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Write the JSON Schema of the configuration file, for editors and programs.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_EXAMPLES)]
+pub(crate) struct ConfigSchemaArgs {
+    /// The schema is JSON with and without it; of errors it makes JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -67,6 +67,10 @@ pub(crate) fn scan(args: Vec<OsString>, command: &Command, is_method: impl Fn(&s
     let Some(gateway_at) = positional(&scan.args, 1, &globals, &mut scan.output) else {
         return scan;
     };
+    // Stock has these commands at the root.
+    if scan.args[gateway_at] == "config" {
+        scan.args.insert(gateway_at, "gateway".into());
+    }
     let Some(gateway) =
         (scan.args[gateway_at] == "gateway").then(|| command.find_subcommand("gateway")).flatten()
     else {

@@ -134,6 +134,7 @@ fn dispatch(
         Some(GatewayCommand::Auth(args)) => match &args.command {
             AuthCommand::Explain(args) => commands::auth::explain(args, global, printer),
         },
+        Some(GatewayCommand::Config(args)) => commands::config::config(&args.command, global, printer),
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
         Some(GatewayCommand::Discover(args)) => commands::discover::discover(&args, global, printer),
         Some(GatewayCommand::Dns(args)) => commands::dns::dns(&args, global, printer),

@@ -202,7 +202,9 @@ impl ProbeSettings {
         Ok(Self {
             fingerprint: given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()?,
             allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
-            discovery: discovery_defaults(&targets.config, &env),
+            discovery: env
+                .with_state_file(locations.state())
+                .and_then(|env| discovery_defaults(&targets.config, &env)),
             ..Self::new(targets, locations, budget, identity_dir, advice)
         })
     }
@@ -275,6 +277,13 @@ impl Target {
             identity_dir: settings.identity_dir.clone(),
         })
     }
+}
+
+/// The environment, with the file `.env` of the state directory below it, and where state and configuration are.
+pub(crate) fn surroundings(global: &GlobalArgs) -> std::result::Result<(Env, Locations), ConfigError> {
+    let env = Env::of_process();
+    let locations = Locations::resolve(&global.location_flags(), &env)?;
+    Ok((env.with_state_file(locations.state())?, locations))
 }
 
 fn client_flags(args: &ClientArgs) -> Result<ClientFlags> {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod cli_reference;
+pub mod config_schema;
 pub mod markdown;
 pub mod model;
 pub mod openrpc;
@@ -54,6 +55,11 @@ pub const ARTEFACTS: &[Artefact] = &[
         name: "openrpc",
         summary: "the contract as an OpenRPC document",
         emit: |sources| openrpc::emit(&sources.document),
+    },
+    Artefact {
+        name: "config",
+        summary: "the JSON Schema of the configuration file",
+        emit: |_| config_schema::emit(&openclaw_schema::config::keys::schema()),
     },
     Artefact {
         name: "methods",

@@ -25,6 +25,14 @@ pub(crate) enum Page {
     Foreign,
 }
 
+impl Caller {
+    /// Whether failed attempts are held against the caller. Not against programs on the gateway's own host, whose
+    /// user could read the secret anyway; but always against pages: any page that the user visits reaches loopback.
+    pub(crate) fn may_be_locked_out(self) -> bool {
+        !self.is_local || self.page != Page::None
+    }
+}
+
 #[cfg(test)]
 impl Caller {
     /// A program at `ip`, without a proxy between.

@@ -13,6 +13,7 @@ mod client;
 mod discovery;
 mod dotenv;
 pub mod env;
+mod explain;
 mod file;
 mod json5;
 mod lines;
@@ -33,6 +34,9 @@ pub use self::{
         wide_area_announcement,
     },
     env::Env,
+    explain::{
+        Explained, Issue, Lost, Report, Unknown, View, check_config, config_schema,
+    },
     file::Config,
     locations::{LocationFlags, Locations},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
@@ -271,6 +275,18 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The key of the file that it is about, its parts joined by dots; absent for the file as a whole, and for what
+    /// stands elsewhere.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Self::BadValue { origin: Source::File { key, .. }, .. }
+            | Self::EmptySecret { origin: Source::File { key, .. } }
+            | Self::UnknownKey { key, .. } => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// What to change: the key, the flag or the variable. Absent where the error's sentence says it already.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

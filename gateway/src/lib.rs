@@ -302,7 +302,7 @@ impl GatewayBuilder {
         let devices = Devices::new(
             store,
             Arc::clone(&authenticator),
-            Arc::new(Lockout::new(settings.rate_limit)),
+            Arc::new(Lockout::new(limits.lockout)),
             events.clone(),
             settings.auto_approve_local,
         );

@@ -11,11 +11,7 @@ use std::{
 use openclaw_schema::{ErrorCode, RpcError};
 use tokio::time::Instant;
 
-use crate::{
-    caller::{Caller, Page},
-    context::millis,
-    settings::RateLimit,
-};
+use crate::{caller::Caller, context::millis, settings::LockoutLimits};
 
 /// How long the answer to a wrong secret is held back. wire.md section 4: about 250 ms.
 const DELAY: Duration = Duration::from_millis(250);
@@ -44,7 +40,7 @@ fn network(caller: Caller) -> IpAddr {
 /// The failures of late.
 #[derive(Debug)]
 pub(crate) struct Lockout {
-    rules: RateLimit,
+    limits: LockoutLimits,
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
 }
 
@@ -59,7 +55,7 @@ pub(crate) fn told(wait: Duration) -> RpcError {
 
 #[derive(Debug)]
 struct Entry {
-    /// The failures within the window, oldest first; fewer than the rules allow.
+    /// The failures within the window, oldest first; no more than lock it out.
     failures: VecDeque<Instant>,
     locked_until: Option<Instant>,
 }
@@ -77,15 +73,13 @@ impl Entry {
 
 impl Lockout {
     /// Nobody is locked out.
-    pub(crate) fn new(rules: RateLimit) -> Self {
-        Self { rules, entries: Mutex::default() }
+    pub(crate) fn new(limits: LockoutLimits) -> Self {
+        Self { limits, entries: Mutex::default() }
     }
 
-    /// Whether failed attempts are held against the caller. By default not against programs on the gateway's own host,
-    /// whose user could read the secret anyway; but always against pages: any page that the user visits reaches
-    /// loopback.
+    /// Whether failed attempts are held against the caller.
     fn counts(&self, caller: Caller) -> bool {
-        !self.rules.exempt_loopback || !caller.is_local || caller.page != Page::None
+        caller.may_be_locked_out() || !self.limits.exempt_loopback
     }
 
     /// How long the caller has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
@@ -107,15 +101,15 @@ impl Lockout {
         let mut entries = self.entries();
         let key = (network(caller), kind);
         if entries.len() >= ADDRESSES && !entries.contains_key(&key) {
-            make_room(&mut entries, self.rules.window, now);
+            make_room(&mut entries, self.limits.window, now);
         }
         let entry =
             entries.entry(key).or_insert_with(|| Entry { failures: VecDeque::new(), locked_until: None });
-        entry.failures.retain(|failure| *failure + self.rules.window > now);
+        entry.failures.retain(|failure| *failure + self.limits.window > now);
         entry.failures.push_back(now);
-        if entry.failures.len() >= self.rules.max_attempts {
+        if entry.failures.len() >= self.limits.max_attempts {
             entry.failures.clear();
-            entry.locked_until = Some(now + self.rules.lockout);
+            entry.locked_until = Some(now + self.limits.lockout);
             tracing::warn!(address = %caller.ip, credential = ?kind, "locked out after too many failed attempts");
         }
     }
@@ -155,6 +149,7 @@ fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, window: Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Page;
 
     const LOCKED: Duration = Duration::from_secs(300);
 
@@ -170,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_failures_within_a_minute_lock_an_address_out_for_five() {
-        let lockout = Lockout::new(RateLimit::default());
+        let lockout = Lockout::new(LockoutLimits::default());
         let (caller, other) = (at("192.0.2.7"), at("192.0.2.8"));
         fail(&lockout, caller, 9);
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
@@ -186,7 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_failures_and_successes_do_not_add_up() {
-        let lockout = Lockout::new(RateLimit::default());
+        let lockout = Lockout::new(LockoutLimits::default());
         let caller = at("192.0.2.7");
         fail(&lockout, caller, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -198,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn loopback_is_exempt_unless_a_page_is_behind_it() {
-        let lockout = Lockout::new(RateLimit::default());
+        let lockout = Lockout::new(LockoutLimits::default());
         for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             fail(&lockout, at(ip), 50);
             assert_eq!(lockout.retry_after(at(ip), CredentialKind::Secret), None);
@@ -213,7 +208,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_a_network_counts_as_one() {
-        let lockout = Lockout::new(RateLimit::default());
+        let lockout = Lockout::new(LockoutLimits::default());
         fail(&lockout, at("2001:db8::1"), 5);
         fail(&lockout, at("2001:db8::2"), 5);
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some());
@@ -227,13 +222,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_configuration_may_be_stricter() {
-        let rules = RateLimit {
+        let limits = LockoutLimits {
             max_attempts: 2,
             window: Duration::from_secs(1),
             lockout: Duration::from_secs(7),
             exempt_loopback: false,
         };
-        let (lockout, caller) = (Lockout::new(rules), at("127.0.0.1"));
+        let (lockout, caller) = (Lockout::new(limits), at("127.0.0.1"));
         fail(&lockout, caller, 1);
         tokio::time::advance(Duration::from_secs(1)).await;
         fail(&lockout, caller, 1);

@@ -36,8 +36,6 @@ pub struct Settings {
     pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
-    /// When an address is locked out that shows wrong credentials.
-    pub rate_limit: RateLimit,
 }
 
 /// What callers must present.
@@ -132,6 +130,8 @@ pub struct Limits {
     pub tick_interval: Duration,
     /// How long a stopping gateway waits for calls in flight.
     pub drain_timeout: Duration,
+    /// When callers that guess are kept out.
+    pub lockout: LockoutLimits,
 }
 
 impl Default for Limits {
@@ -154,6 +154,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_millis(defaults::DRAIN_TIMEOUT_MS),
+            lockout: LockoutLimits::default(),
         }
     }
 }
@@ -163,20 +164,20 @@ const fn count(default: u64) -> usize {
     default as usize
 }
 
-/// When an address is locked out that shows wrong credentials. wire.md section 4.
+/// When callers that guess are kept out. wire.md section 4; stock's section `gateway.auth.rateLimit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// How many failures within the window lock an address out; at least 1.
+pub struct LockoutLimits {
+    /// How many failed attempts within the window lock an address out; at least 1.
     pub max_attempts: usize,
     /// The window.
     pub window: Duration,
     /// For how long an address is locked out.
     pub lockout: Duration,
-    /// Whether programs on the gateway's own host are never locked out.
+    /// Whether programs on the gateway's own host are never locked out. Pages in a browser always may be.
     pub exempt_loopback: bool,
 }
 
-impl Default for RateLimit {
+impl Default for LockoutLimits {
     fn default() -> Self {
         Self {
             max_attempts: count(defaults::MAX_ATTEMPTS),

@@ -163,6 +163,7 @@ impl Typed {
                 for method in methods {
                     let called = match method {
                         ConfigMethod::ConfigGet => client.config_get(NoParams {}).await.map(drop),
+                        ConfigMethod::ConfigSchema => client.config_schema(NoParams {}).await.map(drop),
                     };
                     calls.push((method.name(), called));
                 }

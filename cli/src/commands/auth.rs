@@ -1,7 +1,7 @@
 //! `gateway auth explain`: where each credential of a gateway comes from, and which one counts.
 
 use openclaw_gateway::config::{
-    AuthReport, Config, ConfigError, Env, Locations, SecretKind, ServeOptions, explain_auth,
+    AuthReport, Config, ConfigError, SecretKind, ServeOptions, explain_auth,
 };
 use serde_json::{Value, json};
 
@@ -11,13 +11,13 @@ use crate::{
     error::Result,
     exit::Exit,
     output::{DIM, GOOD, HEADING, Printer},
+    settings::surroundings,
 };
 
 /// Explains what callers of a gateway would have to present that is started here and now.
 pub(crate) fn explain(args: &AuthExplainArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
-    let env = Env::of_process();
     let wrong = |error: ConfigError| misconfigured(&error);
-    let locations = Locations::resolve(&global.location_flags(), &env).map_err(wrong)?;
+    let (env, locations) = surroundings(global).map_err(wrong)?;
     let config = Config::load(locations.config_file()).map_err(wrong)?;
     let options = ServeOptions {
         bind: args.bind.map(bind_mode),

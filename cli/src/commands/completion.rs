@@ -7,7 +7,12 @@ use std::{env, ffi::OsString};
 
 use clap::{Command, builder::PossibleValuesParser};
 use clap_complete::{CompletionCandidate, env::Shells};
-use openclaw_schema::{document, events::EVENTS, methods as contract};
+use openclaw_schema::{
+    config::keys::{self, Key},
+    document,
+    events::EVENTS,
+    methods as contract,
+};
 
 use crate::{
     args::CompletionArgs,
@@ -56,6 +61,14 @@ fn tree_for(words: Vec<OsString>) -> Command {
 /// The methods, for `call`.
 pub(crate) fn methods() -> Vec<CompletionCandidate> {
     contract::all().map(|record| candidate(record.name, record.summary)).collect()
+}
+
+/// Keys of the configuration, for `config get` and `config explain`.
+pub(crate) fn config_keys() -> Vec<CompletionCandidate> {
+    let schema = keys::schema();
+    let leaves = Key::root(&schema).leaves();
+    let named = leaves.iter().filter(|(path, _)| path.iter().all(|part| part != "*" && part != "[]"));
+    named.map(|(path, key)| candidate(&keys::joined(path), key.description())).collect()
 }
 
 /// Methods, events and types, for `describe`.

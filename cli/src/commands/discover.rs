@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use openclaw_client::discovery::{self, Beacon, DiscoverOptions, Discovery, Warning};
-use openclaw_gateway::config::{Config, ConfigError, DiscoveryDefaults, Env, Locations, discovery_defaults};
+use openclaw_gateway::config::{Config, ConfigError, DiscoveryDefaults, discovery_defaults};
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     error::{CliError, Fault, Result},
     exit::Exit,
     output::{DIM, HEADING, LITERAL, Printer},
+    settings::surroundings,
 };
 
 /// The port at which the forwarding that is proposed begins. cli.md section 8.
@@ -51,8 +52,7 @@ pub(crate) fn discover(args: &DiscoverArgs, global: &GlobalArgs, printer: &Print
 }
 
 fn defaults(global: &GlobalArgs) -> std::result::Result<DiscoveryDefaults, ConfigError> {
-    let env = Env::of_process();
-    let locations = Locations::resolve(&global.location_flags(), &env)?;
+    let (env, locations) = surroundings(global)?;
     discovery_defaults(&Config::load(locations.config_file())?, &env)
 }
 

@@ -8,7 +8,7 @@ use std::{
 use openclaw_client::discovery;
 use openclaw_gateway::{
     config::{
-        BindMode, Config, Env, Locations, discovery_defaults, tailnet_addresses, wide_area_announcement,
+        BindMode, Config, discovery_defaults, tailnet_addresses, wide_area_announcement,
     },
     discovery::{Names, TlsHint, Zone, hints},
     state::RuntimeRecord,
@@ -20,13 +20,12 @@ use crate::{
     error::{CliError, Fault, Result},
     exit::Exit,
     output::{DIM, HEADING, Printer},
-    settings::wrong,
+    settings::{surroundings, wrong},
 };
 
 /// Shows the records, or writes them.
 pub(crate) fn dns(args: &DnsArgs, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
-    let env = Env::of_process();
-    let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
+    let (env, locations) = surroundings(global).map_err(|error| wrong(&error))?;
     let config = Config::load(locations.config_file()).map_err(|error| wrong(&error))?;
     let given = match &args.domain {
         Some(domain) => Some(domain.clone()),

@@ -150,7 +150,8 @@ impl Source<'_> {
             Failure::Output(error) => Box::new(transient("the output cannot be written").cause(error)),
         })?;
         let config = Config::load(self.locations.config_file()).map_err(|error| misconfigured(&error))?;
-        resolve_settings(&self.locations, &config, &self.env, &options)
+        let env = self.env.with_state_file(self.locations.state()).map_err(|error| misconfigured(&error))?;
+        resolve_settings(&self.locations, &config, &env, &options)
             .map_err(|error| Box::new(misconfigured(&error)))
     }
 }

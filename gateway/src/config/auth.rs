@@ -121,15 +121,20 @@ pub struct Candidate {
     pub reason: Option<String>,
 }
 
-/// What callers must present. `exposed` is an address beyond loopback, if there is one, and who asked for it.
+/// What callers must present. `exposed` is an address beyond loopback, if there is one, and who asked for it. In a
+/// rehearsal no token is made.
 pub(super) fn resolve(
     locations: &Locations,
     config: &Config,
     env: &Env,
     options: &ServeOptions,
     exposed: Option<(IpAddr, &Sourced<BindMode>)>,
+    is_rehearsal: bool,
 ) -> Result<(Auth, Vec<Note>, Option<String>), ConfigError> {
-    let make = || Ok(ensure_token(locations.state())?);
+    let make = || match is_rehearsal {
+        true => Ok(String::new().into()),
+        false => Ok(ensure_token(locations.state())?),
+    };
     let decided = decide(locations, config, env, options, exposed, make)?;
     let mut notes = vec![Note::new("auth", &decided.mode)];
     if let Some((kind, source)) = decided.used {

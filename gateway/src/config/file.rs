@@ -64,15 +64,10 @@ impl Config {
 
     /// Reads `text`, the content of the file at `path`, and what it includes.
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::of_tree(Tree::parse(text, path)?).map_err(|fault| fault.error)
+        Self::of_values(&mut Tree::parse(text, path)?).map_err(|fault| fault.error)
     }
 
-    /// Reads the values of `tree`.
-    pub(super) fn of_tree(mut tree: Tree) -> Result<Self, Box<Fault>> {
-        Self::of_values(&mut tree)
-    }
-
-    /// The same, for who needs the tree once more.
+    /// Reads the values of `tree`; old forms in it are replaced.
     pub(super) fn of_values(tree: &mut Tree) -> Result<Self, Box<Fault>> {
         let mut warnings = Vec::new();
         old_forms(tree, &mut warnings);

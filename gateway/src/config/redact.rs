@@ -42,6 +42,7 @@ enum Secrecy {
 }
 
 /// The secrets of a configuration, and of the gateway that runs with it.
+#[derive(Clone)]
 pub(super) struct Secrets {
     known: BTreeSet<String>,
 }
@@ -105,6 +106,12 @@ impl Secrets {
     }
 }
 
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} secrets", self.known.len())
+    }
+}
+
 fn collect(value: &Value, secrecy: Secrecy, known: &mut BTreeSet<String>) {
     match value {
         Value::String(text) if secrecy > Secrecy::Nothing && !text.is_empty() && !is_reference(text) => {
@@ -137,7 +144,7 @@ fn secrecy_of(key: &str) -> Secrecy {
 }
 
 /// Whether a text is no secret but says where one is: `${VARIABLE}`.
-fn is_reference(text: &str) -> bool {
+pub(super) fn is_reference(text: &str) -> bool {
     text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(is_variable)
 }
 

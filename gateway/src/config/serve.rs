@@ -25,7 +25,7 @@ use crate::{
     backend::settings::ModelSettings,
     host,
     logs::{LogFilter, Redactor},
-    settings::{Agent, Agents, Auth, Limits, RateLimit, Settings},
+    settings::{Agent, Agents, Auth, Limits, LockoutLimits, Settings},
     tls::TlsSettings,
     trust::Trust,
 };
@@ -122,7 +122,17 @@ pub fn resolve_settings(
     env: &Env,
     options: &ServeOptions,
 ) -> Result<Resolved, ConfigError> {
-    resolve_on(&Host::current(), locations, config, env, options)
+    resolve_on(&Host::current(), locations, config, env, options, false)
+}
+
+/// What [`resolve_settings`] would warn of, or why it would refuse. Nothing is made.
+pub(super) fn rehearse(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    options: &ServeOptions,
+) -> Result<Vec<String>, ConfigError> {
+    Ok(resolve_on(&Host::current(), locations, config, env, options, true)?.warnings)
 }
 
 fn resolve_on(
@@ -131,6 +141,7 @@ fn resolve_on(
     config: &Config,
     env: &Env,
     options: &ServeOptions,
+    is_rehearsal: bool,
 ) -> Result<Resolved, ConfigError> {
     if !options.allow_unconfigured {
         ensure_local(config)?;
@@ -141,7 +152,8 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed)?;
+    let (auth, auth_notes, auth_warning) = 
+        auth::resolve(locations, config, env, options, exposed, is_rehearsal)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
@@ -196,8 +208,10 @@ fn resolve_on(
             agents,
             discovery: mdns.value,
             models,
-            limits: limits(&config.gateway.limits),
-            rate_limit: rate_limit(&config.gateway.auth.rate_limit),
+            limits: Limits {
+                lockout: lockout_limits(&config.gateway.auth.rate_limit),
+                ..limits(&config.gateway.limits)
+            },
         },
         log,
         allows_restart: is_on(&config.commands.restart),
@@ -235,11 +249,11 @@ fn limits(given: &schema::Limits) -> Limits {
     }
 }
 
-/// When addresses are locked out.
-fn rate_limit(given: &schema::RateLimit) -> RateLimit {
-    let default = RateLimit::default();
+/// When callers that guess are kept out.
+fn lockout_limits(given: &schema::RateLimit) -> LockoutLimits {
+    let default = LockoutLimits::default();
     let time = |ms: Option<u64>, default: Duration| ms.map_or(default, Duration::from_millis);
-    RateLimit {
+    LockoutLimits {
         max_attempts: bound(&given.max_attempts)
             .map_or(default.max_attempts, |number| usize::try_from(number).unwrap_or(usize::MAX)),
         window: time(bound(&given.window_ms), default.window),
@@ -614,7 +628,7 @@ mod tests {
         fn resolve_file(&self) -> Result<Resolved, ConfigError> {
             let locations = self.locations();
             let config = Config::load(locations.config_file())?;
-            resolve_on(&self.host, &locations, &config, &self.env(), &self.options)
+            resolve_on(&self.host, &locations, &config, &self.env(), &self.options, false)
         }
 
         /// The text of the error and its hint, with `FILE` for the path of the file.

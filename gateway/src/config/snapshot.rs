@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, ConfigError, Source, json5, redact::Secrets};
+use super::{Config, ConfigError, redact::Secrets, tree::Tree};
 use crate::settings::Auth;
 
 /// The configuration file of a running gateway.
@@ -52,22 +52,23 @@ impl ConfigFile {
         };
         let told = ConfigGetResult { exists, ..self.told(exists, &text) };
         // A file that does not parse is not shown: nobody knows where its secrets are.
-        let value = match json5::parse(&text, &self.path) {
-            Ok(value) => value,
+        let mut tree = match Tree::parse(&text, &self.path) {
+            Ok(tree) => tree,
             Err(error) => {
                 return ConfigGetResult { issues: vec![issue(&error, &self.secrets(&Value::Null))], ..told };
             }
         };
-        let secrets = self.secrets(&value);
-        let (issues, warnings) = match Config::parse(&text, &self.path) {
+        let secrets = self.secrets(&tree.value);
+        let shown = secrets.redact(&tree.written);
+        let applied = secrets.redact(&tree.value);
+        let (issues, warnings) = match Config::of_values(&mut tree) {
             Ok(config) => (Vec::new(), config.warnings),
-            Err(error) => (vec![issue(&error, &secrets)], Vec::new()),
+            Err(fault) => (vec![issue(&fault.error, &secrets)], Vec::new()),
         };
-        let shown = secrets.redact(&value);
         ConfigGetResult {
             valid: issues.is_empty(),
             raw: exists.then(|| format!("{shown:#}\n")),
-            config: shown.as_object().cloned().unwrap_or_default(),
+            config: applied.as_object().cloned().unwrap_or_default(),
             parsed: exists.then_some(shown),
             issues,
             warnings: warnings
@@ -106,12 +107,7 @@ impl fmt::Debug for ConfigFile {
 
 /// What is wrong with the file.
 fn issue(error: &ConfigError, secrets: &Secrets) -> ConfigIssue {
-    let path = match error {
-        ConfigError::BadValue { origin: Source::File { key, .. }, .. }
-        | ConfigError::EmptySecret { origin: Source::File { key, .. } }
-        | ConfigError::UnknownKey { key, .. } => key.clone(),
-        _ => String::new(),
-    };
+    let path = error.key().unwrap_or_default();
     // The lines after the first are an excerpt of the file.
     let message = error.to_string();
     let message = message.lines().next().unwrap_or_default();

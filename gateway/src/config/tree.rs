@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,7 +29,7 @@ const MAX_INCLUDED_BYTES: u64 = 2_000_000;
 const MAX_PATH_BYTES: usize = 4096;
 
 /// The configuration as values.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(super) struct Tree {
     /// The values, includes resolved.
     pub(super) value: Value,
@@ -40,8 +40,15 @@ pub(super) struct Tree {
     origin: Origin,
 }
 
+impl fmt::Debug for Tree {
+    /// The files alone: values may be secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.files.iter().map(|file| &file.path)).finish()
+    }
+}
+
 /// A file that was read. One that is included twice is here twice.
-#[derive(Debug)]
+#[derive(Clone)]
 struct File {
     path: Arc<Path>,
     text: String,

@@ -76,7 +76,7 @@ fn devices(directory: &TempDir, auth: &Auth, events: &EventBus, time: &Arc<Atomi
     let mut devices = Devices::new(
         Store::new(directory.path().join("gateway.sqlite")),
         Arc::new(Authenticator::new(auth)),
-        Arc::new(Lockout::new(crate::settings::RateLimit::default())),
+        Arc::new(Lockout::new(crate::settings::LockoutLimits::default())),
         events.clone(),
         true,
     );

@@ -76,9 +76,9 @@ pub struct Auth {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RateLimit {
-    /// How many failed attempts within the window lock an address out: 1 to 1000000.
+    /// How many failed attempts within the window lock an address out: 1 to 1000.
     #[schemars(extend("default" = defaults::MAX_ATTEMPTS))]
-    pub max_attempts: Option<Sourced<Bounded<1, 1_000_000>>>,
+    pub max_attempts: Option<Sourced<Bounded<1, 1000>>>,
     /// The window, in milliseconds: 1 to 604800000, a week.
     #[schemars(extend("default" = defaults::ATTEMPT_WINDOW_MS))]
     pub window_ms: Option<Sourced<Bounded<1, WEEK_MS>>>,
