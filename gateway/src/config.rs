@@ -20,6 +20,8 @@ mod lines;
 mod locations;
 mod models;
 mod modes;
+#[cfg(test)]
+mod precedence;
 mod reader;
 mod redact;
 mod serve;
@@ -34,9 +36,7 @@ pub use self::{
         wide_area_announcement,
     },
     env::Env,
-    explain::{
-        Explained, Issue, Lost, Report, Unknown, View, check_config, config_schema,
-    },
+    explain::{Explained, Issue, Lost, Report, Unknown, View, check_config, config_schema},
     file::Config,
     locations::{LocationFlags, Locations},
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},

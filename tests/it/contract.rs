@@ -12,8 +12,8 @@ use openclaw_schema::{
     contract::MethodRecord,
     document, methods,
     methods::{
-        agent::AgentMethod, chat::ChatMethod, config::ConfigMethod, connect::ConnectMethod, device::DeviceMethod,
-        logs::LogsMethod, rpc::RpcMethod, sessions::SessionsMethod,
+        agent::AgentMethod, chat::ChatMethod, config::ConfigMethod, connect::ConnectMethod,
+        device::DeviceMethod, logs::LogsMethod, rpc::RpcMethod, sessions::SessionsMethod,
     },
 };
 use openclaw_tests::harness::{FILTERS, Socket, TestGateway, soon};
@@ -184,7 +184,8 @@ async fn every_method_is_published_and_answered_as_its_snapshot_shows() {
             {
                 // The same holds for this one.
                 exchange.response =
-                    r#"{"jsonrpc":"2.0","id":1,"result":"[schema/config.schema.json, and the hints]"}"#.to_owned();
+                    r#"{"jsonrpc":"2.0","id":1,"result":"[schema/config.schema.json, and the hints]"}"#
+                        .to_owned();
             }
             write!(text, "\n{}\n--> {}\n<-- {}\n", exchange.name, exchange.request, exchange.response)
                 .expect("a text can be written to");

@@ -1,8 +1,6 @@
 //! `gateway auth explain`: where each credential of a gateway comes from, and which one counts.
 
-use openclaw_gateway::config::{
-    AuthReport, Config, ConfigError, SecretKind, ServeOptions, explain_auth,
-};
+use openclaw_gateway::config::{AuthReport, Config, ConfigError, SecretKind, ServeOptions, explain_auth};
 use serde_json::{Value, json};
 
 use crate::{

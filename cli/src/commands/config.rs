@@ -51,7 +51,10 @@ fn get(args: &ConfigGetArgs, global: &GlobalArgs, printer: &Printer) -> Result<E
     let Some(value) = view.get(&path).map_err(|unknown| unknown_key(unknown, &view))? else {
         let message = format!("{key} is not set in {}", view.path.display());
         return Err(CliError::new(Fault::Cli, "NOT_SET", Exit::Refused, message)
-            .hint(format!("`{}` tells what holds instead", global.command(&format!("gateway config explain {key}"))))
+            .hint(format!(
+                "`{}` tells what holds instead",
+                global.command(&format!("gateway config explain {key}"))
+            ))
             .into());
     };
     match value {
@@ -62,7 +65,8 @@ fn get(args: &ConfigGetArgs, global: &GlobalArgs, printer: &Printer) -> Result<E
 }
 
 fn unknown_key(unknown: Unknown, view: &View) -> CliError {
-    let message = format!("there is no key {} in {}, and none that is known", unknown.key, view.path.display());
+    let message =
+        format!("there is no key {} in {}, and none that is known", unknown.key, view.path.display());
     let error = CliError::new(Fault::Cli, "UNKNOWN_KEY", Exit::Usage, message);
     match unknown.nearest {
         Some(nearest) => error.hint(format!("did you mean `{nearest}`?")).detail("nearest", nearest),
@@ -93,7 +97,8 @@ fn explain(args: &ConfigExplainArgs, global: &GlobalArgs, printer: &Printer) -> 
         return alone(only, printer);
     }
     if !view.exists {
-        printer.note(&format!("there is no configuration at {}: these are the defaults", view.path.display()));
+        printer
+            .note(&format!("there is no configuration at {}: these are the defaults", view.path.display()));
     }
     if found.is_empty() {
         printer.note("nothing is set there");
@@ -104,7 +109,8 @@ fn explain(args: &ConfigExplainArgs, global: &GlobalArgs, printer: &Printer) -> 
         for lost in &explained.lost {
             // Of a list, what somebody gave and lost is told; that there is a default too goes without saying.
             if lost.source != Source::Default {
-                let text = format!("{:width$}  not {} ({})", "", text(&lost.value), place(&lost.source, lost.line));
+                let text =
+                    format!("{:width$}  not {} ({})", "", text(&lost.value), place(&lost.source, lost.line));
                 printer.line(&printer.styled(DIM, &text))?;
             }
         }
@@ -224,12 +230,8 @@ fn validate(args: &ConfigValidateArgs, global: &GlobalArgs, printer: &Printer) -
             1 => "one fault".to_owned(),
             count => format!("{count} faults"),
         };
-        let error = CliError::new(
-            Fault::Cli,
-            "CONFIG_INVALID",
-            Exit::Configuration,
-            format!("{shown} has {count}"),
-        );
+        let error =
+            CliError::new(Fault::Cli, "CONFIG_INVALID", Exit::Configuration, format!("{shown} has {count}"));
         report.issues.iter().fold(error, |error, issue| {
             let error = error.cause(cause(issue));
             issue.hint.iter().fold(error, |error, hint| error.hint(hint.clone()))
@@ -267,6 +269,7 @@ fn sentence(report: &Report, path: &str, printer: &Printer) -> String {
     match (report.exists, report.included.len()) {
         (false, _) => format!("there is no configuration at {path}: the defaults hold"),
         (true, 0) => format!("{good} with {path}"),
+        (true, 1) => format!("{good} with {path} and the file that it includes"),
         (true, count) => format!("{good} with {path} and the {count} files that it includes"),
     }
 }

@@ -7,9 +7,7 @@ use std::{
 
 use openclaw_client::discovery;
 use openclaw_gateway::{
-    config::{
-        BindMode, Config, discovery_defaults, tailnet_addresses, wide_area_announcement,
-    },
+    config::{BindMode, Config, discovery_defaults, tailnet_addresses, wide_area_announcement},
     discovery::{Names, TlsHint, Zone, hints},
     state::RuntimeRecord,
 };

@@ -3,9 +3,10 @@
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
 //! one that speaks OpenClaw frames, `server` runs one, `lifecycle` restarts it and reads its log, `run_options` is the
 //! table of what `gateway run` takes, `service` makes one a service, `discovery` finds gateways in a `lan` of its own,
-//! `probe` and `ssh` look at several.
+//! `probe` and `ssh` look at several, `config` reads the configuration.
 
 mod client;
+mod config;
 mod discovery;
 mod fake;
 mod gateway;

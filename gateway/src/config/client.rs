@@ -278,7 +278,9 @@ impl<'a> Sources<'a> {
             return port(text);
         }
         let configured = self.config()?.gateway.port.clone();
-        Ok(configured.map(|port| port.map(Port::get)).unwrap_or_else(|| Sourced::default(self.locations.default_port())))
+        Ok(configured
+            .map(|port| port.map(Port::get))
+            .unwrap_or_else(|| Sourced::default(self.locations.default_port())))
     }
 
     /// Where the gateway on this machine is. The record of one that runs comes before the configuration.

@@ -28,9 +28,8 @@ const DNS_PORT: u16 = 53;
 const SSH_PORT: u16 = 22;
 
 fn interfaces(section: &Discovery) -> InterfaceRules {
-    let list = |given: &Option<Sourced<Texts>>| {
-        given.as_ref().map(|list| list.value.to_vec()).unwrap_or_default()
-    };
+    let list =
+        |given: &Option<Sourced<Texts>>| given.as_ref().map(|list| list.value.to_vec()).unwrap_or_default();
     let given = &section.mdns.interfaces;
     InterfaceRules { allow: list(&given.allow), deny: list(&given.deny) }
 }

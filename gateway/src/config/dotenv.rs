@@ -19,7 +19,10 @@ fn assignment(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once('=')?;
     let name = name.trim();
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.chars().all(is_letter) {
+    if name.is_empty()
+        || name.starts_with(|first: char| first.is_ascii_digit())
+        || !name.chars().all(is_letter)
+    {
         return None;
     }
     let value = value.trim();

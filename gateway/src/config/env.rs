@@ -211,7 +211,10 @@ impl Env {
 
 impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(), ..Self::default() }
+        Self {
+            variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -240,7 +243,8 @@ mod tests {
         let file = state.env_file();
         let written = "OPENCLAW_GATEWAY_TOKEN=file\nB=file\n# no\nhush hush\nHOME=/x\nEMPTY=\n";
         std::fs::write(&file, written).expect("it writes");
-        let text = "{env: {vars: {OPENCLAW_GATEWAY_TOKEN: 'config', B: 'config', C: 'config', EMPTY: 'config'}}}";
+        let text =
+            "{env: {vars: {OPENCLAW_GATEWAY_TOKEN: 'config', B: 'config', C: 'config', EMPTY: 'config'}}}";
         let config = Config::parse(text, Path::new("/s/openclaw.json")).expect("it reads");
         let process = Env::from_iter([("B", "process"), ("EMPTY", "")]);
         let env = process.with_state_file(&state).expect("it reads").with_config(&config);
@@ -260,7 +264,9 @@ mod tests {
             env.problems(),
             [
                 format!("line 4 of {path} is not NAME=VALUE; it has no effect"),
-                format!("line 5 of {path} sets HOME, which must be set before this file is found; it has no effect"),
+                format!(
+                    "line 5 of {path} sets HOME, which must be set before this file is found; it has no effect"
+                ),
             ]
         );
         assert!(!format!("{env:?}").contains("file"));

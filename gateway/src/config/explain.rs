@@ -254,16 +254,16 @@ impl View {
         let mut given: Vec<Lost> = Vec::new();
         let file = tree::find(&self.tree.value, path).map(|value| {
             let (source, line) = self.place(path);
+            if let Value::String(text) = value
+                && let Err(error) = substitute(&Sourced::new(text.clone(), source.clone()), &self.env)
+            {
+                problem = Some(error.to_string());
+            }
             let value = match value {
                 Value::String(text) if !key.is_secret() => {
                     let text = Sourced::new(text.clone(), source.clone());
-                    match substitute(&text, &self.env) {
-                        Ok(text) => json!(self.secrets.scrub(&text.value)),
-                        Err(error) => {
-                            problem = Some(error.to_string());
-                            json!(self.secrets.scrub(&text.value))
-                        }
-                    }
+                    let text = substitute(&text, &self.env).unwrap_or(text);
+                    json!(self.secrets.scrub(&text.value))
                 }
                 Value::String(text) if is_reference(text) => value.clone(),
                 Value::String(_) if key.is_secret() => json!(REDACTED),
@@ -516,8 +516,10 @@ mod tests {
             let all = std::iter::once((explained.value.clone(), &explained.source))
                 .chain(explained.lost.iter().map(|lost| (Some(lost.value.clone()), &lost.source)));
             let file = home.locations().config_file().display().to_string();
-            all.map(|(value, source)| format!("{} {source}", value.unwrap_or_default()).replace(&file, "FILE"))
-                .collect::<Vec<_>>()
+            all.map(|(value, source)| {
+                format!("{} {source}", value.unwrap_or_default()).replace(&file, "FILE")
+            })
+            .collect::<Vec<_>>()
         };
         let flags = ServeOptions { port: Some(1), auth: Some(AuthMode::Token), ..ServeOptions::default() };
         let port = one("gateway.port", &flags);
@@ -531,16 +533,18 @@ mod tests {
         let hidden = format!("\"{REDACTED}\"");
         assert_eq!(
             told(&token),
-            [
-                format!("{hidden} gateway.auth.token in FILE"),
-                format!("{hidden} env OPENCLAW_GATEWAY_TOKEN")
-            ]
+            [format!("{hidden} gateway.auth.token in FILE"), format!("{hidden} env OPENCLAW_GATEWAY_TOKEN")]
         );
         assert_eq!((token.line, token.applies), (Some(4), Some(Applies::Live)));
         assert_eq!(told(&one("gateway.auth.password", &none)), ["\"${PW}\" gateway.auth.password in FILE"]);
-        assert_eq!(told(&one("gateway.customBindHost", &none)), ["\"10.0.0.1\" gateway.customBindHost in FILE"]);
-        let broken = one("gateway.tls.certPath", &none).problem.expect("a variable is missing");
-        assert!(broken.contains("NONE"), "{broken}");
+        assert_eq!(
+            told(&one("gateway.customBindHost", &none)),
+            ["\"10.0.0.1\" gateway.customBindHost in FILE"]
+        );
+        for (key, variable) in [("gateway.tls.certPath", "NONE"), ("gateway.auth.password", "PW")] {
+            let broken = one(key, &none).problem.expect("a variable is missing");
+            assert!(broken.contains(variable), "{broken}");
+        }
         assert_eq!(told(&one("logging.level", &none)), ["\"info\" default"]);
         let all = view.explain(&[], &none).expect("it is known");
         assert!(all.len() > 50 && !format!("{all:?}").contains("hush"), "{all:?}");
@@ -565,7 +569,11 @@ mod tests {
         assert_eq!(names("agents.entries"), ["agents.entries.a.workspace"]);
         assert_eq!(
             names("models"),
-            ["models.providers.p.baseUrl", "models.providers.p.models[0].id", "models.providers.p.models[0].name"]
+            [
+                "models.providers.p.baseUrl",
+                "models.providers.p.models[0].id",
+                "models.providers.p.models[0].name"
+            ]
         );
         let foreign = view.explain(&path("channels"), &ServeOptions::default()).expect("it is there");
         assert_eq!(foreign[0].applies, None);

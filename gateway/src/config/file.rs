@@ -7,8 +7,8 @@
 use std::{io, path::Path, sync::Arc};
 
 use openclaw_schema::config::{
-    AgentEntry, Agents, Commands, Discovery, Gateway, Logging, Models, Secret, Sections, Texts,
-    Variables, is_variable,
+    AgentEntry, Agents, Commands, Discovery, Gateway, Logging, Models, Secret, Sections, Texts, Variables,
+    is_variable,
 };
 use secrecy::SecretString;
 use serde_json::Value;

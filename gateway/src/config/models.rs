@@ -148,11 +148,7 @@ pub(super) fn resolve_models(
     let (providers, defaults) = (&config.models.providers, &config.agents.defaults);
     let resolved = |choice: &Sourced<config::ModelChoice>| {
         Ok::<_, ConfigError>(ModelChoice {
-            primary: choice
-                .primary()
-                .map(|name| substitute(&name, env))
-                .transpose()?
-                .map(|name| name.value),
+            primary: choice.primary().map(|name| substitute(&name, env)).transpose()?.map(|name| name.value),
             fallbacks: choice
                 .fallbacks()
                 .map(|name| Ok(substitute(name, env)?.value))

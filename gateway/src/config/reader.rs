@@ -35,13 +35,8 @@ pub(super) struct Fault {
 /// Reads the whole configuration. What looks odd is added to `warnings`, a sentence each.
 pub(super) fn read<T: DeserializeOwned>(tree: &Tree, warnings: &mut Vec<String>) -> Result<T, Box<Fault>> {
     let context = Context { tree, warnings: RefCell::new(Vec::new()) };
-    let root = Reader {
-        value: &tree.value,
-        at: tree.root(),
-        path: Vec::new(),
-        is_secret: false,
-        context: &context,
-    };
+    let root =
+        Reader { value: &tree.value, at: tree.root(), path: Vec::new(), is_secret: false, context: &context };
     let read = root.clone().run(std::marker::PhantomData);
     warnings.append(&mut context.warnings.borrow_mut());
     read.map_err(|trouble| match trouble {

@@ -152,7 +152,7 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) = 
+    let (auth, auth_notes, auth_warning) =
         auth::resolve(locations, config, env, options, exposed, is_rehearsal)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
@@ -258,7 +258,10 @@ fn lockout_limits(given: &schema::RateLimit) -> LockoutLimits {
             .map_or(default.max_attempts, |number| usize::try_from(number).unwrap_or(usize::MAX)),
         window: time(bound(&given.window_ms), default.window),
         lockout: time(bound(&given.lockout_ms), default.lockout),
-        exempt_loopback: given.exempt_loopback.as_ref().map_or(default.exempt_loopback, |exempt| exempt.value),
+        exempt_loopback: given
+            .exempt_loopback
+            .as_ref()
+            .map_or(default.exempt_loopback, |exempt| exempt.value),
     }
 }
 
@@ -525,10 +528,7 @@ fn resolve_agents(
         .or(entries.first())
         .map_or(DEFAULT_AGENT, |(id, _)| id.as_str());
     if let Some((_, second)) = defaults.next() {
-        warnings.push(format!(
-            "{} is a default too; `{default_id}` is the first and counts",
-            second.source
-        ));
+        warnings.push(format!("{} is a default too; `{default_id}` is the first and counts", second.source));
     }
     let agent = |id: &str, entry: Option<&AgentEntry>| {
         let text = |text: Option<&Sourced<String>>| {

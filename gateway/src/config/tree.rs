@@ -265,7 +265,8 @@ impl Loader {
 
     /// What `include`, the value of `$include`, stands for.
     fn included(&mut self, include: &Value, file: usize) -> Result<(Value, Origin), ConfigError> {
-        let wrong = |loader: &Self| loader.refuse(file, "must be the path of a file, or a list of such paths");
+        let wrong =
+            |loader: &Self| loader.refuse(file, "must be the path of a file, or a list of such paths");
         let paths: Vec<&str> = match include {
             Value::String(path) => vec![path],
             Value::Array(paths) => {
@@ -308,7 +309,9 @@ impl Loader {
         };
         // What lies outside is not even looked at.
         let written = super::locations::absolute(&full);
-        if !normal(&written).starts_with(directory(&self.files[0].path)) && !normal(&written).starts_with(&root) {
+        if !normal(&written).starts_with(directory(&self.files[0].path))
+            && !normal(&written).starts_with(&root)
+        {
             return Err(escapes(self));
         }
         let found = fs::canonicalize(&full).map_err(|error| unreadable(self, error))?;
@@ -453,7 +456,10 @@ mod tests {
                  agents: {$include: 'agents.json5'} }",
             ),
             ("a.json5", "{ trustedProxies: ['2.2.2.2'], port: 1001,\n remote: {url: 'ws://127.0.0.1:1'} }"),
-            ("sub/b.json5", "{ trustedProxies: ['3.3.3.3'],\n port: 1002, auth: {$include: './auth.json5'}, remote: {sshTarget: 'a@b'} }"),
+            (
+                "sub/b.json5",
+                "{ trustedProxies: ['3.3.3.3'],\n port: 1002, auth: {$include: './auth.json5'}, remote: {sshTarget: 'a@b'} }",
+            ),
             ("sub/auth.json5", "{\n\n mode: 'none' }"),
             ("agents.json5", "{ entries: { a: {} } }"),
         ]);
@@ -530,7 +536,11 @@ mod tests {
         let chain = |depth: usize| {
             let texts: Vec<(String, String)> = (1..=depth)
                 .map(|level| {
-                    let text = if level == depth { "{}".to_owned() } else { format!("{{$include: '{}'}}", name(level + 1)) };
+                    let text = if level == depth {
+                        "{}".to_owned()
+                    } else {
+                        format!("{{$include: '{}'}}", name(level + 1))
+                    };
                     (name(level), text)
                 })
                 .chain([("openclaw.json".to_owned(), format!("{{$include: '{}'}}", name(1)))])

@@ -34,7 +34,14 @@ const SECTIONS: &[(&str, Others)] = &[
     ("gateway.remote", Others::Listed(&["edgeAuth"])),
     (
         "gateway.nodes",
-        Others::Listed(&["allowCommands", "allowSkills", "browser", "commands", "denyCommands", "pluginTools"]),
+        Others::Listed(&[
+            "allowCommands",
+            "allowSkills",
+            "browser",
+            "commands",
+            "denyCommands",
+            "pluginTools",
+        ]),
     ),
     ("gateway.nodes.pairing", Others::Listed(&["autoApproveCidrs", "sshVerify"])),
     ("gateway.controlUi", Others::Anything),
@@ -135,10 +142,7 @@ pub fn of(path: &[String]) -> Others {
             })
         }) && wanted.next().is_none()
     };
-    SECTIONS
-        .iter()
-        .find(|(pattern, _)| is_meant(pattern))
-        .map_or(Others::Listed(&[]), |(_, others)| *others)
+    SECTIONS.iter().find(|(pattern, _)| is_meant(pattern)).map_or(Others::Listed(&[]), |(_, others)| *others)
 }
 
 #[cfg(test)]

@@ -154,7 +154,8 @@ impl<'a> Key<'a> {
     /// The names in this section, those that have no effect left out.
     pub fn names(self) -> impl Iterator<Item = &'a str> {
         let own = self.0.get("properties").and_then(Value::as_object).into_iter().flatten();
-        own.filter(|(name, key)| key.get(IGNORED).is_none() && *name != INCLUDE).map(|(name, _)| name.as_str())
+        own.filter(|(name, key)| key.get(IGNORED).is_none() && *name != INCLUDE)
+            .map(|(name, _)| name.as_str())
     }
 
     /// What it is.
@@ -218,10 +219,11 @@ impl<'a> Key<'a> {
         if let Some(values) = self.0.get("additionalProperties").filter(|values| values.is_object()) {
             below("*", Self(values));
         }
-        if let Some(items) = self.0.get("items").filter(|items| Self(items).is_section()) {
+        let items = self.0.get("items").filter(|items| Self(items).is_section());
+        if let Some(items) = items {
             below("[]", Self(items));
         }
-        if !self.is_section() {
+        if !self.is_section() && items.is_none() {
             found.push((path.clone(), self));
         }
     }
@@ -262,7 +264,9 @@ pub fn parse_path(text: &str) -> Result<Vec<String>, String> {
             match quoted {
                 Some(name) => parts.push(name.to_owned()),
                 None if inside.parse::<usize>().is_ok() => parts.push(format!("[{inside}]")),
-                None => return Err(format!("`[{inside}]` in `{text}` is neither a number nor a quoted name")),
+                None => {
+                    return Err(format!("`[{inside}]` in `{text}` is neither a number nor a quoted name"));
+                }
             }
             rest = after;
             if rest.starts_with('.') && rest.len() > 1 {

@@ -29,12 +29,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::{
-    agents::{AgentDefaults, AgentEntry, Agents, CliBackend, Identity, ModelChoice, NamedModel, Reliability,
-        RuntimeChoice, Silence, Watchdog},
-    discovery::{Discovery, Interfaces, Mdns, WideArea},
-    gateway::{
-        Auth, ControlUi, Gateway, Limits, Nodes, Pairing, RateLimit, Reload, Remote, Tailscale, Tls,
+    agents::{
+        AgentDefaults, AgentEntry, Agents, CliBackend, Identity, ModelChoice, NamedModel, Reliability,
+        RuntimeChoice, Silence, Watchdog,
     },
+    discovery::{Discovery, Interfaces, Mdns, WideArea},
+    gateway::{Auth, ControlUi, Gateway, Limits, Nodes, Pairing, RateLimit, Reload, Remote, Tailscale, Tls},
     logging::{Commands, Logging},
     models::{Compat, ModelCost, ModelRow, Models, Provider},
     names::{

@@ -112,7 +112,8 @@ fn config_schema() -> Examples<NoParams, ConfigSchemaResult> {
         "type": "object",
         "properties": { "gateway": { "type": "object" } },
     });
-    let hint = ConfigUiHint { help: Some("The token that callers present.".to_owned()), sensitive: Some(true) };
+    let hint =
+        ConfigUiHint { help: Some("The token that callers present.".to_owned()), sensitive: Some(true) };
     let result = ConfigSchemaResult {
         schema: schema.as_object().cloned().unwrap_or_default(),
         ui_hints: BTreeMap::from([("gateway.auth.token".to_owned(), hint)]),
