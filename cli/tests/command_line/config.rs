@@ -37,7 +37,7 @@ fn a_value_is_shown_bare_a_section_as_json_and_a_secret_never() {
     for (args, said) in [
         (&["gateway", "config", "get", "gateway.port"][..], "18999\n"),
         (&["config", "get", "gateway.mode"], "local\n"),
-        (&["--json", "config", "get", "gateway.mode"], "\"local\"\n"),
+        (&["config", "--json", "get", "gateway.mode"], "\"local\"\n"),
         (&["config", "get", "channels.telegram.botToken"], "__OPENCLAW_REDACTED__\n"),
     ] {
         assert_eq!(home.run(args.iter().copied()).ok(), said, "{args:?}");
