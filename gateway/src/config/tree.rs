@@ -60,7 +60,7 @@ struct File {
 #[derive(Debug, Clone, Default)]
 struct Origin {
     file: usize,
-    parts: BTreeMap<String, Origin>,
+    parts: BTreeMap<String, Self>,
 }
 
 impl Origin {
