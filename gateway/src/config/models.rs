@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
+use openclaw_schema::methods::{models::ThinkingLevel, sessions::FastMode};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
@@ -16,8 +17,8 @@ use super::{
 };
 use crate::{
     backend::settings::{
-        Api, CliInput, CliOutput, CliSettings, Deadlines, ModelChoice, ModelEntry, ModelRow, ModelSettings,
-        Prices, ProviderSettings,
+        Api, CliInput, CliOutput, CliSettings, Deadlines, Effort, ModelChoice, ModelEntry, ModelRow,
+        ModelSettings, Prices, ProviderSettings,
     },
     logs::mask::mask,
 };
@@ -77,6 +78,8 @@ pub struct Models {
     clis: Vec<Cli>,
     default: Choice,
     agents: Vec<(String, Choice)>,
+    effort: Effort,
+    agent_efforts: Vec<(String, Effort)>,
     entries: Vec<Entry>,
     /// The section `env`: variables that stand in for those that the environment lacks.
     env: Vec<(String, String)>,
@@ -112,6 +115,8 @@ struct Cli {
     model_arg: Option<String>,
     model_aliases: BTreeMap<String, String>,
     system_prompt_arg: Option<String>,
+    thinking_args: Option<Vec<Sourced<String>>>,
+    thinking_aliases: BTreeMap<String, String>,
     max_prompt_arg_bytes: Option<u64>,
     silence_ms: Option<u64>,
     source: Source,
@@ -129,6 +134,8 @@ struct Entry {
     alias: Option<String>,
     runtime: Option<String>,
     params: Map<String, Value>,
+    effort: Effort,
+    fast_auto: Option<u64>,
 }
 
 /// Reads what the root of the file says of models.
@@ -141,18 +148,21 @@ pub(super) fn read(root: &Section<'_>, warnings: &mut Vec<String>) -> Result<Mod
     let entries = agents.section("entries")?;
     let clis = defaults.section("cliBackends")?;
     let named = defaults.section("models")?;
-    let mut own = Vec::new();
+    let (mut own, mut agent_efforts) = (Vec::new(), Vec::new());
     for id in entries.keys() {
         let entry = entries.section(id)?;
         if entry.get("model").is_some() {
             own.push((id.clone(), choice(&entry)?));
         }
+        agent_efforts.push((id.clone(), effort(&entry, "thinkingDefault", &["fastModeDefault"])?));
     }
     Ok(Models {
         providers: providers.keys().map(|id| provider(&providers, id, warnings)).collect::<Result<_, _>>()?,
         clis: clis.keys().map(|id| cli(&clis, id, warnings)).collect::<Result<_, _>>()?,
         default: choice(&defaults)?,
         agents: own,
+        effort: effort(&defaults, "thinkingDefault", &["fastModeDefault"])?,
+        agent_efforts,
         entries: named.keys().map(|name| entry(&named, name)).collect::<Result<_, _>>()?,
         env: variables(&root.section("env")?)?,
     })
@@ -178,8 +188,41 @@ fn entry(named: &Section<'_>, name: &str) -> Result<Entry, ConfigError> {
         name: name.to_owned(),
         alias: entry.text("alias")?.map(|alias| alias.value),
         runtime: runtime(&entry)?,
+        effort: effort(&params, "thinking", &["fastMode", "fast_mode"])?,
+        fast_auto: params.integer("fastAutoOnSeconds", 0..=u64::MAX)?.map(|seconds| seconds.value),
         params: params.keys().filter_map(|key| Some((key.clone(), params.get(key)?.clone()))).collect(),
     })
+}
+
+/// How models answer, from the key for thinking and those for the fast mode.
+fn effort(section: &Section<'_>, thinking: &str, fast_modes: &[&str]) -> Result<Effort, ConfigError> {
+    let refused = |key: &str, problem: String| ConfigError::BadValue {
+        origin: section.source(key),
+        problem,
+        nearest: None,
+    };
+    let level = match section.get(thinking) {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(false)) => Some(ThinkingLevel::Off),
+        Some(Value::String(text)) if text == "default" => None,
+        Some(Value::String(text)) => {
+            Some(text.parse().map_err(|error| refused(thinking, format!("{error}")))?)
+        }
+        Some(_) => return Err(refused(thinking, "must be a level of thinking such as \"high\"".to_owned())),
+    };
+    let mut fast_mode = None;
+    for key in fast_modes {
+        let mode = match section.get(key) {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(flag)) => Some(FastMode::Flag(*flag)),
+            Some(Value::String(word)) if word == "on" => Some(FastMode::Flag(true)),
+            Some(Value::String(word)) if word == "off" => Some(FastMode::Flag(false)),
+            Some(Value::String(word)) if word == "auto" => Some(FastMode::WORD),
+            Some(_) => return Err(refused(key, "must be true, false or \"auto\"".to_owned())),
+        };
+        fast_mode = fast_mode.or(mode);
+    }
+    Ok(Effort { thinking: level, fast_mode })
 }
 
 /// The command-line back end that `agentRuntime` names; stock's names of its own runtime mean none.
@@ -298,7 +341,14 @@ fn model_row(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<ModelR
         }),
         None => None,
     };
-    let gives_usage = section.section("compat")?.boolean("supportsUsageInStreaming")?;
+    let compat = section.section("compat")?;
+    let gives_usage = compat.boolean("supportsUsageInStreaming")?;
+    let efforts = match compat.boolean("supportsReasoningEffort")? {
+        Some(supports) if !supports.value => Some(Vec::new()),
+        _ => compat
+            .texts("supportedReasoningEfforts")?
+            .map(|efforts| efforts.into_iter().map(|effort| effort.value).collect()),
+    };
     Ok(ModelRow {
         id: id.value,
         name: section.text("name")?.map(|name| name.value),
@@ -308,7 +358,9 @@ fn model_row(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<ModelR
         },
         max_tokens: number("maxTokens")?,
         prices,
-        reasoning: section.boolean("reasoning")?.is_some_and(|reasoning| reasoning.value),
+        // As in stock: a model that is declared reasons where that is declared too.
+        reasoning: Some(section.boolean("reasoning")?.is_some_and(|reasoning| reasoning.value)),
+        efforts,
         no_usage: gives_usage.is_some_and(|gives| !gives.value),
     })
 }
@@ -326,6 +378,8 @@ fn cli(clis: &Section<'_>, id: &str, warnings: &mut Vec<String>) -> Result<Cli, 
             "modelArg",
             "modelAliases",
             "systemPromptArg",
+            "thinkingArgs",
+            "thinkingAliases",
             "maxPromptArgChars",
             "reliability",
         ],
@@ -355,12 +409,27 @@ fn cli(clis: &Section<'_>, id: &str, warnings: &mut Vec<String>) -> Result<Cli, 
             variables.push((name.clone(), value));
         }
     }
-    let aliases = section.section("modelAliases")?;
-    let mut model_aliases = BTreeMap::new();
-    for alias in aliases.keys() {
-        if let Some(name) = aliases.text(alias)? {
-            model_aliases.insert(alias.clone(), name.value);
+    let aliases = |key| {
+        let aliases = section.section(key)?;
+        let mut names = BTreeMap::new();
+        for alias in aliases.keys() {
+            if let Some(name) = aliases.text(alias)? {
+                names.insert(alias.clone(), name.value);
+            }
         }
+        Ok::<_, ConfigError>(names)
+    };
+    let (model_aliases, thinking_aliases) = (aliases("modelAliases")?, aliases("thinkingAliases")?);
+    let thinking_args = section.texts("thinkingArgs")?;
+    if let Some(args) = &thinking_args
+        && !args.is_empty()
+        && !args.iter().any(|arg| arg.value.contains("{level}"))
+    {
+        return Err(ConfigError::BadValue {
+            origin: section.source("thinkingArgs"),
+            problem: "must hold `{level}` where the level of thinking stands".to_owned(),
+            nearest: None,
+        });
     }
     let one_of = |name, allowed: &'static [&'static str]| {
         let Some(text) = section.text(name)? else { return Ok(None) };
@@ -390,6 +459,8 @@ fn cli(clis: &Section<'_>, id: &str, warnings: &mut Vec<String>) -> Result<Cli, 
         model_arg: text("modelArg")?,
         model_aliases,
         system_prompt_arg: text("systemPromptArg")?,
+        thinking_args,
+        thinking_aliases,
         max_prompt_arg_bytes: section.integer("maxPromptArgChars", 0..=u64::MAX)?.map(|max| max.value),
         silence_ms: watchdog
             .section("fresh")?
@@ -428,10 +499,18 @@ pub(super) fn resolve_models(
             .entries
             .iter()
             .map(|entry| {
-                let (alias, runtime) = (entry.alias.clone(), entry.runtime.clone());
-                (entry.name.clone(), ModelEntry { alias, runtime, params: entry.params.clone() })
+                let resolved = ModelEntry {
+                    alias: entry.alias.clone(),
+                    runtime: entry.runtime.clone(),
+                    params: entry.params.clone(),
+                    effort: entry.effort,
+                    fast_auto: entry.fast_auto.map(Duration::from_secs),
+                };
+                (entry.name.clone(), resolved)
             })
             .collect(),
+        effort: models.effort,
+        agent_efforts: models.agent_efforts.iter().cloned().collect(),
         ..ModelSettings::default()
     };
     for (id, choice) in &models.agents {
@@ -653,6 +732,10 @@ fn resolve_cli(cli: &Cli, env: &Env) -> Result<CliSettings, ConfigError> {
     }
     settings.model_arg = cli.model_arg.clone().or(settings.model_arg);
     settings.model_aliases.extend(cli.model_aliases.clone());
+    if let Some(args) = &cli.thinking_args {
+        settings.thinking_args = args.iter().map(|arg| arg.value.clone()).collect();
+    }
+    settings.thinking_aliases.extend(cli.thinking_aliases.clone());
     settings.system_prompt_arg = cli.system_prompt_arg.clone().or(settings.system_prompt_arg);
     if let Some(max) = cli.max_prompt_arg_bytes {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
@@ -781,6 +864,11 @@ mod tests {
                 "did you mean `jsonl`",
             ),
             (r#"{ agents: { defaults: { model: { fallbacks: "x" } } } }"#, "agents.defaults.model.fallbacks"),
+            (r#"{ agents: { defaults: { thinkingDefault: "hard" } } }"#, "agents.defaults.thinkingDefault"),
+            (
+                r#"{ agents: { defaults: { cliBackends: { x: { command: "x", thinkingArgs: ["-e"] } } } } }"#,
+                "{level}",
+            ),
         ] {
             let message = refused(text);
             assert!(message.contains(part) && !message.contains("hush"), "{message}");
@@ -808,6 +896,33 @@ mod tests {
     fn an_ollama_endpoint_of_stock_is_spoken_to_at_the_common_api() {
         let text = r#"{ models: { providers: { ollama: { baseUrl: "http://h:11434", api: "ollama" } } } }"#;
         assert_eq!(settings(text, &[]).providers["ollama"].base_url, "http://h:11434/v1");
+    }
+
+    #[test]
+    fn how_much_models_think_is_said_of_all_of_agents_and_of_single_models() {
+        let settings = settings(
+            r#"{
+            agents: {
+                defaults: { thinkingDefault: "low", fastModeDefault: "auto", models: { "a/m": {
+                    params: { thinking: "x-high", fastMode: true, fastAutoOnSeconds: 5 } } },
+                    cliBackends: { x: { command: "x", thinkingArgs: ["-e", "{level}"],
+                                        thinkingAliases: { max: "ultra" } } } },
+                entries: { work: { thinkingDefault: false } } },
+            models: { providers: { a: { baseUrl: "http://h", models: [
+                { id: "m", reasoning: true, compat: { supportedReasoningEfforts: ["low", "xhigh"] } },
+                { id: "n", compat: { supportsReasoningEffort: false } }] } } } }"#,
+            &[],
+        );
+        let effort = |thinking, fast_mode| Effort { thinking, fast_mode };
+        assert_eq!(settings.effort, effort(Some(ThinkingLevel::Low), Some(FastMode::WORD)));
+        assert_eq!(settings.agent_efforts["work"], effort(Some(ThinkingLevel::Off), None));
+        let entry = &settings.entries["a/m"];
+        assert_eq!(entry.effort, effort(Some(ThinkingLevel::Xhigh), Some(FastMode::Flag(true))));
+        assert_eq!(entry.fast_auto, Some(Duration::from_secs(5)));
+        let rows = &settings.providers["a"].models;
+        assert_eq!(rows[0].efforts.as_deref(), Some(&["low".to_owned(), "xhigh".to_owned()][..]));
+        assert_eq!((rows[1].efforts.as_deref(), rows[1].reasoning), (Some(&[][..]), Some(false)));
+        assert_eq!(settings.clis["x"].thinking_aliases["max"], "ultra");
     }
 
     #[test]
