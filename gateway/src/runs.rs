@@ -1111,7 +1111,7 @@ impl Runs {
         let ending = tokio::select! {
             biased;
             answer = &mut answer => Some(match answer {
-                Ok(Ok(answer)) => Ending::Answered(answer),
+                Ok(Ok(answer)) => Ending::Answered(Box::new(answer)),
                 Ok(Err(error)) => Ending::Failed(error),
                 Err(error) => Ending::Failed(died(&run.id, error)),
             }),

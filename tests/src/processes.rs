@@ -33,7 +33,9 @@ pub fn build() -> PathBuf {
     if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
         return PathBuf::from(binary);
     }
-    say(&format!("building the release binary, which may take minutes; {BINARY_VARIABLE} names one that is there"));
+    say(&format!(
+        "building the release binary, which may take minutes; {BINARY_VARIABLE} names one that is there"
+    ));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--quiet", "--package", "openclaw-cli"])

@@ -124,7 +124,7 @@ struct Progress {
 /// How a run comes to its end.
 #[derive(Debug)]
 pub(super) enum Ending {
-    Answered(BackendAnswer),
+    Answered(Box<BackendAnswer>),
     Failed(BackendError),
     Stopped(Stop),
     /// The gateway died while it went on.
