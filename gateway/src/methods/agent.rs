@@ -112,7 +112,10 @@ impl Handlers {
             (Some(model), Some(levels)) if !levels.contains(&level) => {
                 let name = format!("{}/{}", model.provider, model.id);
                 let names = levels.into_iter().map(ThinkingLevel::name).collect::<Vec<_>>().join(", ");
-                let reason = format!("the model `{name}` has no level `{named}`; it has {names}");
+                let mut reason = format!("the model `{name}` has no level `{named}`; it has {names}");
+                if names == ThinkingLevel::Off.name() {
+                    reason.push_str(" alone, as far as its configuration says");
+                }
                 Err(invalid(method, path, &reason))
             }
             _ => Ok(level),
