@@ -249,14 +249,9 @@ pub(crate) struct RunCommand {
     pub(crate) run: RunArgs,
 }
 
-/// Options of `gateway run`.
+/// Who may call a gateway, and from where: what `gateway run` and `gateway auth explain` take alike.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct RunArgs {
-    /// Listen on this port; 0 takes a free one. By default `OPENCLAW_GATEWAY_PORT`, then `gateway.port` of the
-    /// configuration, then the port of the profile (18789; 19001 for `dev`).
-    #[arg(long, value_name = "PORT")]
-    pub(crate) port: Option<u16>,
-
+pub(crate) struct AccessArgs {
     /// Where to listen. By default `gateway.bind` of the configuration, then `loopback`.
     #[arg(long, value_name = "WHERE")]
     pub(crate) bind: Option<BindArg>,
@@ -282,6 +277,18 @@ pub(crate) struct RunArgs {
     /// Read that password from a file. Line ends at its end are left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+}
+
+/// Options of `gateway run`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Listen on this port; 0 takes a free one. By default `OPENCLAW_GATEWAY_PORT`, then `gateway.port` of the
+    /// configuration, then the port of the profile (18789; 19001 for `dev`).
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     /// Start although the configuration is missing or does not say `gateway.mode: "local"`. Nothing is written.
     #[arg(long)]
@@ -827,29 +834,8 @@ pub(crate) enum AuthCommand {
 #[derive(Debug, Args)]
 #[command(args_override_self = true, after_help = AUTH_EXAMPLES)]
 pub(crate) struct AuthExplainArgs {
-    /// As for `gateway run`.
-    #[arg(long, value_name = "WHERE")]
-    pub(crate) bind: Option<BindArg>,
-
-    /// As for `gateway run`.
-    #[arg(long, value_name = "MODE")]
-    pub(crate) auth: Option<AuthArg>,
-
-    /// As for `gateway run`.
-    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) token: Option<String>,
-
-    /// As for `gateway run`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-
-    /// As for `gateway run`.
-    #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) password: Option<String>,
-
-    /// As for `gateway run`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     /// Write exactly one JSON document to standard output and nothing else, errors included.
     #[arg(long)]

@@ -11,9 +11,9 @@ use openclaw_client::Fingerprint;
 use openclaw_gateway::{
     config::{
         ClientFlags, ClientTarget, ConfigError, DiscoveryDefaults, Env, LocationFlags, Locations,
-        ProbeTarget, ProbeTargets, Source, discovery_defaults, resolve_client, resolve_probe,
+        ProbeTarget, ProbeTargets, Source, Sourced, discovery_defaults, resolve_client, resolve_probe,
     },
-    state::StateDir,
+    state::{RuntimeRecord, StateDir},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -58,18 +58,10 @@ impl ClientSettings {
         let env = Env::of_process();
         let locations = Locations::resolve(&global.location_flags(), &env).map_err(|error| wrong(&error))?;
         let target = resolve_client(&locations, &env, &flags).map_err(|error| wrong(&error))?;
-        let pinned = args.tls_fingerprint.as_deref().map(|text| fingerprint("--tls-fingerprint", text));
-        let recorded = target.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
-        let recorded =
-            recorded.map(|text| fingerprint("tlsFingerprint of the running gateway's record", text));
-        let configured = target.tls_fingerprint.as_ref();
-        let configured = configured.map(|pin| fingerprint(&pin.source.to_string(), &pin.value));
         let trust = TrustStore::new(locations.state());
-        let pinned = match pinned.or(recorded).or(configured).transpose()? {
-            // The trusted certificates are read for the addresses alone that can show one.
-            None if is_encrypted(&target.url.value) => trust.find(&target.url.value)?,
-            pinned => pinned,
-        };
+        let given = flag_fingerprint(args)?;
+        let configured = target.tls_fingerprint.as_ref();
+        let pinned = pin(&target.url.value, given, target.record.as_ref(), configured, &trust)?;
         Ok(Self {
             trust,
             allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
@@ -197,10 +189,9 @@ impl ProbeSettings {
             Some(0) => None,
             given => Some(given.map_or(budget, Duration::from_millis)),
         };
-        let given = args.tls_fingerprint.as_deref();
         let identity_dir = identity_dir(locations.state());
         Ok(Self {
-            fingerprint: given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()?,
+            fingerprint: flag_fingerprint(args)?,
             allows_plaintext: args.allow_plaintext || env.allows_plaintext(),
             discovery: env
                 .with_state_file(locations.state())
@@ -236,13 +227,15 @@ impl ProbeSettings {
         started + budget.saturating_sub(reserve.min(budget / 4))
     }
 
-    /// What is trusted at `url`: the flag, else what is `known` of that gateway, else what was trusted there before.
-    pub(crate) fn trust(&self, url: &str, known: Option<(&str, &str)>) -> Result<Trust> {
-        let known = known.map(|(origin, text)| fingerprint(origin, text)).transpose()?;
-        let fingerprint = match self.fingerprint.or(known) {
-            None if is_encrypted(url) => TrustStore::new(self.locations.state()).find(url)?,
-            known => known,
-        };
+    /// What is trusted at `url`: see [`pin`].
+    pub(crate) fn trust(
+        &self,
+        url: &str,
+        record: Option<&RuntimeRecord>,
+        configured: Option<&Sourced<String>>,
+    ) -> Result<Trust> {
+        let store = TrustStore::new(self.locations.state());
+        let fingerprint = pin(url, self.fingerprint, record, configured, &store)?;
         Ok(Trust { fingerprint, plaintext: self.allows_plaintext })
     }
 }
@@ -256,17 +249,10 @@ impl Target {
         settings: &ProbeSettings,
     ) -> Result<Self> {
         let credential = found.credential.as_ref();
-        let recorded = found.record.as_ref().and_then(|record| record.tls_fingerprint.as_deref());
         let configured = settings.targets.config.gateway.remote.tls_fingerprint.as_ref();
         let configured = configured.filter(|_| kind == Kind::ConfigRemote);
-        let known = match (recorded, configured) {
-            (Some(text), _) => Some(("tlsFingerprint of the running gateway's record".to_owned(), text)),
-            (None, Some(text)) => Some((text.source.to_string(), text.value.as_str())),
-            (None, None) => None,
-        };
-        let known = known.as_ref().map(|(origin, text)| (origin.as_str(), *text));
         Ok(Self {
-            trust: settings.trust(&found.url.value, known)?,
+            trust: settings.trust(&found.url.value, found.record.as_ref(), configured)?,
             kind,
             origin: source_of_url(&found.url.source, settings.locations.profile()),
             url: found.url.value.clone(),
@@ -326,6 +312,34 @@ impl GlobalArgs {
             None => format!("openclaw {rest}"),
         }
     }
+}
+
+/// The one certificate, or key, that is trusted at `url`: that of the flag, else that of the running gateway's record, else
+/// the configured one, else what was trusted there before.
+fn pin(
+    url: &str,
+    flag: Option<Fingerprint>,
+    record: Option<&RuntimeRecord>,
+    configured: Option<&Sourced<String>>,
+    store: &TrustStore,
+) -> Result<Option<Fingerprint>> {
+    if flag.is_some() {
+        return Ok(flag);
+    }
+    if let Some(text) = record.and_then(|record| record.tls_fingerprint.as_deref()) {
+        return fingerprint("tlsFingerprint of the running gateway's record", text).map(Some);
+    }
+    if let Some(configured) = configured {
+        return fingerprint(&configured.source.to_string(), &configured.value).map(Some);
+    }
+    // The trusted certificates are read for the addresses alone that can show one.
+    if is_encrypted(url) { store.find(url) } else { Ok(None) }
+}
+
+/// `--tls-fingerprint`.
+fn flag_fingerprint(args: &ClientArgs) -> Result<Option<Fingerprint>> {
+    let given = args.tls_fingerprint.as_deref();
+    given.map(|text| fingerprint("--tls-fingerprint", text)).transpose()
 }
 
 fn is_encrypted(url: &str) -> bool {

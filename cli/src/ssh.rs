@@ -114,6 +114,16 @@ impl FromStr for SshTarget {
 }
 
 impl SshTarget {
+    /// Where a gateway on a port of that host would be called without a tunnel: the name under which its certificate is
+    /// remembered.
+    pub(crate) fn url_of_gateway(&self, port: u16) -> String {
+        if self.host.contains(':') {
+            format!("wss://[{}]:{port}", self.host)
+        } else {
+            format!("wss://{}:{port}", self.host)
+        }
+    }
+
     /// `host` alone, when it can be one: what a URL or a discovered gateway names.
     pub(crate) fn of_host(host: &str, port: Option<u16>) -> Result<Self, String> {
         let host = host.trim_end_matches('.').trim_start_matches('[').trim_end_matches(']');
@@ -237,9 +247,10 @@ impl Tunnel {
         }
     }
 
-    /// Where the gateway is reached.
-    pub(crate) fn url(&self) -> String {
-        format!("ws://{}:{}", Ipv4Addr::LOCALHOST, self.local_port)
+    /// Where the gateway is reached, when it speaks TLS or does not.
+    pub(crate) fn url(&self, tls: bool) -> String {
+        let scheme = if tls { "wss" } else { "ws" };
+        format!("{scheme}://{}:{}", Ipv4Addr::LOCALHOST, self.local_port)
     }
 
     pub(crate) fn local_port(&self) -> u16 {

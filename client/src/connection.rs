@@ -2,7 +2,7 @@
 //!
 //! Params are what goes onto the wire: `by_name` has made them so.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::Duration};
 
 use jsonrpsee::{core::client::Subscription, types::ErrorObjectOwned};
 use openclaw_schema::{Scope, methods};
@@ -46,6 +46,8 @@ pub(crate) struct Endpoint {
     pub(crate) tls: bool,
     pub(crate) loopback: bool,
     pub(crate) host: Host,
+    /// The network interface of a link-local address, by its name or number.
+    pub(crate) zone: Option<String>,
     pub(crate) port: u16,
     /// Host and port, as the `Host` header has them.
     pub(crate) authority: String,
@@ -56,7 +58,8 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         // The text itself is not repeated: it may hold a credential.
-        let mut url = Url::parse(text).map_err(|problem| {
+        let (plain, zone) = split_zone(text)?;
+        let mut url = Url::parse(&plain).map_err(|problem| {
             Error::invalid(format!("the URL of the gateway is not valid: {problem}; write ws://host:port"))
         })?;
         let (websocket, tls) = match url.scheme() {
@@ -87,6 +90,18 @@ impl Endpoint {
             Host::Ipv6(address) => address.is_loopback(),
             Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
         };
+        if zone.is_some() {
+            if !matches!(&host, Host::Ipv6(address) if address.is_unicast_link_local()) {
+                return Err(Error::invalid(
+                    "only an address that begins with fe80: takes the name of an interface behind `%`",
+                ));
+            }
+            if !websocket {
+                return Err(Error::invalid(
+                    "an address with the name of an interface is spoken to over a WebSocket; write ws:// or wss://",
+                ));
+            }
+        }
         let authority = match url.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_string(),
@@ -96,8 +111,14 @@ impl Endpoint {
             None => url.path().to_owned(),
         };
         let path = if url.path() == "/" { "" } else { url.path() };
-        let shown = format!("{}://{authority}{path}", url.scheme());
-        Ok(Self { shown, websocket, tls, loopback, host, port, authority, target, url })
+        let shown = match &zone {
+            // As it was given, but for the query.
+            Some(zone) => {
+                format!("{}://{}{path}", url.scheme(), authority.replacen(']', &format!("%25{zone}]"), 1))
+            }
+            None => format!("{}://{authority}{path}", url.scheme()),
+        };
+        Ok(Self { shown, websocket, tls, loopback, host, zone, port, authority, target, url })
     }
 
     /// Whether others can read what is sent there. Tailscale's addresses (100.64.0.0/10, fd7a:115c:a1e0::/48) and names
@@ -113,6 +134,38 @@ impl Endpoint {
         };
         !self.tls && !self.loopback && !in_tailnet
     }
+}
+
+/// A URL without the network interface that its address names, and that interface: `ws://[fe80::1%25eth0]:18789`, as RFC
+/// 6874 writes it, or with a plain `%`. A URL parser knows neither.
+fn split_zone(text: &str) -> Result<(Cow<'_, str>, Option<String>), Error> {
+    let authority = text.find("://").map_or(0, |at| at + 3);
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
+    let within = |mark| text[authority..end].find(mark).map(|at| authority + at);
+    let (Some(percent), Some(close)) = (within('%'), within(']')) else { return Ok((text.into(), None)) };
+    if percent > close || within('[').is_none_or(|open| open > percent) {
+        return Ok((text.into(), None));
+    }
+    let written = &text[percent + 1..close];
+    let zone = match written.strip_prefix("25") {
+        Some(encoded) if !encoded.is_empty() => percent_decoded(encoded),
+        _ => Some(written.to_owned()),
+    };
+    let zone = zone.filter(|zone| !zone.is_empty() && !zone.contains(char::is_control)).ok_or_else(|| {
+        Error::invalid("behind `%` the URL names no network interface; write ws://[fe80::1%25eth0]:port")
+    })?;
+    Ok((format!("{}{}", &text[..percent], &text[close..]).into(), Some(zone)))
+}
+
+/// The text that `%XX` stand in; `None` when one does not stand for a byte, or all of it for no text.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// What a client tells a gateway that speaks OpenClaw frames about itself.
@@ -459,6 +512,31 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
         assert_eq!(endpoint("wss://host/path?token=hunter2").shown, "wss://host/path");
+    }
+
+    #[test]
+    fn a_link_local_address_names_its_interface() {
+        for (url, zone, shown) in [
+            ("ws://[fe80::1%25eth0]:18789/", "eth0", "ws://[fe80::1%25eth0]:18789"),
+            ("ws://[fe80::1%eth0]:18789", "eth0", "ws://[fe80::1%25eth0]:18789"),
+            ("wss://[fe80::1%25eth%200]/x", "eth 0", "wss://[fe80::1%25eth 0]/x"),
+            ("ws://[fe80::1%2]:1", "2", "ws://[fe80::1%252]:1"),
+        ] {
+            let found = endpoint(url);
+            assert_eq!((found.zone.as_deref(), found.shown.as_str()), (Some(zone), shown));
+            // The interface is this machine's business alone.
+            assert!(!found.authority.contains('%'), "{}", found.authority);
+        }
+        assert_eq!(endpoint("ws://host/%25eth0]").zone, None);
+        for (url, part) in [
+            ("ws://[fe80::1%]:1", "no network interface"),
+            ("ws://[fe80::1%25%zz]:1", "no network interface"),
+            ("ws://[::1%25lo]:1", "begins with fe80:"),
+            ("http://[fe80::1%25eth0]:1", "over a WebSocket"),
+        ] {
+            let error = Endpoint::parse(url).expect_err("the URL cannot be used").to_string();
+            assert!(error.contains(part), "{url}: {error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::{
     fmt,
+    net::{Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -344,14 +345,15 @@ async fn dial(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     let port = endpoint.port;
     let tcp = match &endpoint.host {
         Host::Ipv4(address) => TcpStream::connect((*address, port)).await,
-        Host::Ipv6(address) => TcpStream::connect((*address, port)).await,
+        Host::Ipv6(address) => match &endpoint.zone {
+            None => TcpStream::connect((*address, port)).await,
+            Some(zone) => TcpStream::connect(on_link(*address, zone, port).await?).await,
+        },
         // The resolver would take a thread to say the same (RFC 6761 section 6.3).
         Host::Domain(name) if name == "localhost" => {
             match TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await {
                 Ok(tcp) => Ok(tcp),
-                Err(error) => {
-                    TcpStream::connect((std::net::Ipv6Addr::LOCALHOST, port)).await.map_err(|_| error)
-                }
+                Err(error) => TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.map_err(|_| error),
             }
         }
         Host::Domain(name) => TcpStream::connect((name.as_str(), port)).await,
@@ -359,6 +361,16 @@ async fn dial(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     // A call is one small write that is to leave at once.
     tcp.set_nodelay(true)?;
     Ok(tcp)
+}
+
+/// The address of a machine on the link of the network interface `zone`, a name or a number.
+async fn on_link(address: Ipv6Addr, zone: &str, port: u16) -> std::io::Result<SocketAddr> {
+    // The system's resolver knows the interfaces; no name server is asked.
+    let found = tokio::net::lookup_host((format!("{address}%{zone}"), port)).await;
+    found
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| std::io::Error::other(format!("this machine has no network interface `{zone}`")))
 }
 
 async fn encrypt(

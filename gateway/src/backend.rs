@@ -6,7 +6,8 @@
 //! [`router`] is the back end of a configured gateway. Requests over HTTP go through `provider` (deadlines, repeats),
 //! which knows two APIs, `openai` and `anthropic`, reads their streams with `sse` and tells failures with `failure`;
 //! programs through `cli`, which owns a `process` group and reads its `stream_json`. Both count in a `reading`, and
-//! show what they see in the `raw` stream.
+//! show what they see in the `raw` stream. How much a model thinks is worked out in `thinking`; what it thinks aloud is
+//! kept out of the answer by `thoughts`.
 //!
 //! To add an API: a file beside `openai` with a request's body and what an event means, and a variant of
 //! [`settings::Api`]. To add a back end of another kind: implement [`Backend`], and hand it to
@@ -26,12 +27,20 @@ pub mod router;
 pub mod settings;
 mod sse;
 mod stream_json;
+mod thinking;
+mod thoughts;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use openclaw_schema::methods::{
     agent::TokenUsage,
-    models::{ModelInfo, ModelsView},
+    models::{ModelInfo, ModelsView, ThinkingLevel},
+    sessions::FastMode,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +73,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         // Without more knowledge, all are configured and ready.
         let _ = view;
         self.models().to_vec()
+    }
+
+    /// The levels of thinking that a model has, least first; `None` where that is not known.
+    fn thinking_levels(&self, model: &ModelInfo) -> Option<Vec<ThinkingLevel>> {
+        let _ = model;
+        None
     }
 
     /// Asks the providers anew which models they have, for a few seconds at most.
@@ -100,8 +115,35 @@ pub struct BackendRequest {
     pub message: String,
     /// Added to the system prompt.
     pub extra_system_prompt: Option<String>,
+    /// How much the model is to think; absent for what is configured, or else for what the model does by itself.
+    pub thinking: Option<ThinkingLevel>,
+    /// Whether the model is to answer faster, at a higher price; likewise.
+    pub fast_mode: Option<FastMode>,
+    /// What the answer has consumed so far.
+    pub meter: Meter,
     /// Cancelled when the answer is no longer wanted.
     pub cancel: CancellationToken,
+}
+
+/// What an answer has consumed so far, as far as the provider tells: what counts when it comes to no end. Cloning it is
+/// cheap; the clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    reading: Arc<Mutex<Option<BackendAnswer>>>,
+}
+
+impl Meter {
+    /// Notes what has been consumed so far, in place of what was noted before.
+    pub fn tell(&self, so_far: BackendAnswer) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(so_far);
+    }
+
+    /// What has been noted last, if it is anything.
+    #[must_use]
+    pub fn so_far(&self) -> Option<BackendAnswer> {
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.clone().filter(|answer| answer.usage.total > 0)
+    }
 }
 
 /// Something that was said earlier in a session.

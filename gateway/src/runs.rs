@@ -20,6 +20,7 @@ mod tests;
 use std::{
     any::Any,
     collections::{HashMap, VecDeque},
+    convert::Infallible,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -31,7 +32,8 @@ use openclaw_schema::{
         agent::{
             AckStatus, AgentAbortResult, AgentAck, AgentOutcome, AgentWaitResult, RunStatus, WaitStatus,
         },
-        models::ModelInfo,
+        models::{ModelInfo, ThinkingLevel},
+        sessions::FastMode,
     },
     types::TimestampMs,
 };
@@ -43,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::run::{Acceptance, Ending, Run, Stop};
 use crate::{
-    backend::{Backend, BackendError, BackendErrorKind, BackendRequest, TextSink},
+    backend::{Backend, BackendError, BackendErrorKind, BackendRequest, Meter, TextSink},
     chat,
     events::{Audience, EventBus},
     sessions::{self, AddressError, LastRun, Session, SessionAddress},
@@ -92,6 +94,8 @@ pub struct RunLimits {
     /// How long a back end may take to stop after its run has ended, before it is dropped. The run's session
     /// stays busy so long; its outcome is there at once.
     pub stop_grace: Duration,
+    /// How often the text of a run that goes on is stored: what a kill of the gateway may take of it.
+    pub keep_text_every: Duration,
 }
 
 impl Default for RunLimits {
@@ -104,6 +108,7 @@ impl Default for RunLimits {
             max_ended_bytes: 268_435_456,
             default_timeout: Duration::from_secs(600),
             stop_grace: Duration::from_secs(2),
+            keep_text_every: Duration::from_secs(1),
         }
     }
 }
@@ -149,6 +154,10 @@ pub struct RunRequest {
     pub model: Option<String>,
     /// How long the run may take from its start; [`RunLimits::default_timeout`] when absent, for ever when zero.
     pub timeout: Option<Duration>,
+    /// How much the model is to think; what the session, or else the configuration says when absent.
+    pub thinking: Option<ThinkingLevel>,
+    /// Whether the model is to answer faster; likewise.
+    pub fast_mode: Option<FastMode>,
     /// Added to the system prompt.
     pub extra_system_prompt: Option<String>,
     /// A label for lists of runs.
@@ -167,6 +176,8 @@ impl RunRequest {
             session_key: None,
             model: None,
             timeout: None,
+            thinking: None,
+            fast_mode: None,
             extra_system_prompt: None,
             label: None,
         }
@@ -460,7 +471,7 @@ impl Runs {
 
     /// Takes up a run of an earlier life of the gateway.
     fn take_up(&self, open: OpenRun) {
-        let OpenRun { seq, origin, run, transcript, request } = open;
+        let OpenRun { seq, origin, run, transcript, request, text } = open;
         let started_at = run.started_at;
         let stored = request.unwrap_or_default();
         let agents = &self.inner.agents;
@@ -484,6 +495,8 @@ impl Runs {
             session_key: None,
             model: stored.model,
             timeout: Some(Duration::from_millis(stored.timeout_ms)),
+            thinking: stored.thinking,
+            fast_mode: stored.fast_mode,
             extra_system_prompt: stored.extra_system_prompt,
             label: stored.label,
         };
@@ -505,7 +518,7 @@ impl Runs {
         drop(state);
         let ending = match (started_at, failure) {
             (Some(at), _) => {
-                taken.resume(at);
+                taken.resume(at, text);
                 Ending::Interrupted
             }
             (None, Some(message)) => Ending::Failed(BackendError::new(BackendErrorKind::Unknown, message)),
@@ -861,6 +874,9 @@ impl Runs {
             history: Vec::new(),
             message: request.message,
             extra_system_prompt: request.extra_system_prompt,
+            thinking: request.thinking,
+            fast_mode: request.fast_mode,
+            meter: Meter::default(),
             cancel: CancellationToken::new(),
         };
         let timeout = request.timeout.unwrap_or(self.inner.limits.default_timeout);
@@ -932,6 +948,8 @@ impl Runs {
                 } else {
                     u64::try_from(run.timeout.as_millis()).unwrap_or(0)
                 },
+                thinking: request.as_ref().and_then(|request| request.thinking),
+                fast_mode: request.as_ref().and_then(|request| request.fast_mode),
                 extra_system_prompt: request.and_then(|request| request.extra_system_prompt),
                 label: run.label.clone(),
             },
@@ -1065,6 +1083,10 @@ impl Runs {
             request.model =
                 chosen.map_err(|error| BackendError::new(BackendErrorKind::Unknown, error.to_string()))?;
         }
+        // What cannot be read was stored by a version that took anything.
+        let chosen = session.settings.thinking_level.as_deref().and_then(|level| level.parse().ok());
+        request.thinking = request.thinking.or(chosen);
+        request.fast_mode = request.fast_mode.or(session.settings.fast_mode);
         let prompt = request.message.len() + request.extra_system_prompt.as_ref().map_or(0, String::len);
         let room = transcripts::room_for_past(request.model.context_window, prompt);
         let past = store.past(session.transcript, message.seq, room).await.map_err(unstored)?;
@@ -1089,19 +1111,39 @@ impl Runs {
         let ending = tokio::select! {
             biased;
             answer = &mut answer => Some(match answer {
-                Ok(Ok(answer)) => Ending::Answered(answer),
+                Ok(Ok(answer)) => Ending::Answered(Box::new(answer)),
                 Ok(Err(error)) => Ending::Failed(error),
                 Err(error) => Ending::Failed(died(&run.id, error)),
             }),
             () = run.cancel.cancelled() => None,
             () = tokio::time::sleep(run.timeout) => Some(Ending::Stopped(Stop::Timeout)),
             never = run.tell_by_windows() => match never {},
+            never = self.keep_text(run) => match never {},
         };
         if let Some(ending) = ending {
             self.finish(run, ending);
         }
         if !answer.is_finished() {
             self.wind_down(run, answer).await;
+        }
+    }
+
+    /// Stores the text of a run as it grows, for as long as it is polled: what a gateway that is killed has of it. At most a
+    /// row a run and interval, and nothing of a run that is quick.
+    async fn keep_text(&self, run: &Run) -> Infallible {
+        let mut kept = 0;
+        loop {
+            tokio::time::sleep(self.inner.limits.keep_text_every).await;
+            let (Some(piece), Some(seq)) = (run.text_from(kept), run.seq.get()) else { continue };
+            let end = kept + piece.len();
+            match self.inner.store.keep_text(*seq, kept, piece).await {
+                Ok(()) => kept = end,
+                // It is tried again with what has come by then.
+                Err(error) => {
+                    let error = store::chain(&error);
+                    tracing::debug!(run = run.id, error, "the text of a run cannot be stored");
+                }
+            }
         }
     }
 
@@ -1297,6 +1339,8 @@ fn unknown_model() -> ModelInfo {
         context_window: None,
         reasoning: false,
         tags: Vec::new(),
+        thinking_levels: Vec::new(),
+        thinking_default: None,
         available: Some(false),
     }
 }

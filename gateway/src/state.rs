@@ -74,6 +74,12 @@ impl StateDir {
         self.gateway_dir().join("logs").join("raw-stream.jsonl")
     }
 
+    /// The directory where the processes of command-line back ends are noted while they go on.
+    #[must_use]
+    pub fn processes_dir(&self) -> PathBuf {
+        self.gateway_dir().join("processes")
+    }
+
     /// The record of the gateway that runs now: see [`RuntimeRecord`].
     #[must_use]
     pub fn runtime_record_file(&self) -> PathBuf {
@@ -331,12 +337,18 @@ impl RuntimeRecord {
 /// How far the clock may have been set back since a process began: seconds count, hours are another process.
 const CLOCK_SLACK_MS: u64 = 60_000;
 
-/// When a process began, in milliseconds since 1970; absent where the system does not tell (proc(5)).
-fn start_of(pid: u32) -> Option<u64> {
+/// When a process began, in clock ticks since the system did; absent where the system does not tell (proc(5)). Together
+/// with the process's id and the boot it names one process for good, as no clock that is set changes it.
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     let process = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in brackets and may hold anything; what follows counts from the third field on.
     let (_, fields) = process.rsplit_once(')')?;
-    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// When a process began, in milliseconds since 1970; absent where the system does not tell (proc(5)).
+fn start_of(pid: u32) -> Option<u64> {
+    let ticks = start_ticks(pid)?;
     let system = std::fs::read_to_string("/proc/stat").ok()?;
     let boot: u64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(boot * 1000 + ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))

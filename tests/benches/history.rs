@@ -5,6 +5,9 @@
 //! cargo bench -p openclaw-tests --bench history -- 20000
 //! ```
 //!
+//! Once the release binary is built it takes about half a minute, most of it for the messages, which are written as a
+//! caller would. `OPENCLAW_BENCH_BINARY` names a binary that is there.
+//!
 //! The bars: the newest 50 messages within 10 ms, and a start within its budget of 100 ms.
 
 #![expect(clippy::print_stdout, reason = "the table is what the bench is for")]

@@ -5,6 +5,8 @@
 //! cargo bench -p openclaw-tests --bench many_runs -- 20
 //! ```
 //!
+//! Once the release binary is built it takes ten seconds. `OPENCLAW_BENCH_BINARY` names a binary that is there.
+//!
 //! The bar: p99 of `health` stays within 20 ms. Each run has a subscriber of its own, and one more takes all events.
 
 #![expect(clippy::print_stdout, reason = "the table is what the bench is for")]

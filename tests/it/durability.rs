@@ -275,6 +275,8 @@ fn check(
                 interrupted += 1;
                 assert_eq!(outcomes[0]["stopReason"], "interrupted", "{run_id}: {}", outcomes[0]);
                 assert_eq!(answer["stopReason"], "interrupted", "{run_id}: {answer}");
+                let kept = answer["content"][0]["text"].as_str().unwrap_or_default();
+                assert!(said.starts_with(kept), "{run_id}: {kept}");
             }
             other => panic!("{run_id}: {other:?}"),
         }
@@ -347,6 +349,45 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
     eprintln_summary(&format!(
         "{total} runs over {CLIENTS} connections, {kills} kills, {seconds:.1} s: {completed} completed, {interrupted} interrupted"
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_run_had_said_when_its_gateway_was_killed_is_in_its_session() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let server = Server::start(directory.path(), 0);
+    let port = server.port;
+    let mut wire = Wire::new(port);
+    // Ten seconds of words.
+    let message = (0..1000).map(|word| word.to_string()).collect::<Vec<_>>().join(" ");
+    let params = json!({ "message": message, "idempotencyKey": "k1", "sessionKey": "main" });
+    wire.ask("agent", &params).await.expect("it is accepted");
+    let history = json!({ "sessionKey": "main" });
+    let said = format!("You said: {message}");
+    let told = loop {
+        let answer = wire.ask("chat.history", &history).await.expect("it is answered");
+        let text = answer["result"]["inFlightRun"]["text"].as_str().unwrap_or_default();
+        // By now it has been stored twice at least.
+        if text.split(' ').count() > 250 {
+            break text.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    drop(server);
+    let server = Server::start(directory.path(), port);
+    let answer = loop {
+        let waited = json!({ "runId": "k1", "timeoutMs": 10_000 });
+        let Some(answer) = wire.ask("agent.wait", &waited).await else { continue };
+        break answer;
+    };
+    let outcome = &answer["result"]["final"];
+    assert_eq!(answer["result"]["stopReason"], "interrupted", "{answer}");
+    let kept = outcome["result"]["payloads"][0]["text"].as_str().expect("there is text");
+    assert!(said.starts_with(kept), "{kept}");
+    assert!(kept.len() > told.len() / 4, "{} bytes of {} are kept", kept.len(), told.len());
+    let messages = transcript(&mut wire, "main").await;
+    assert_eq!(messages[1]["content"][0]["text"], kept, "{messages:?}");
+    assert_eq!(messages[1]["stopReason"], "interrupted");
+    drop(server);
 }
 
 #[expect(clippy::print_stderr, reason = "the figures are worth a look")]

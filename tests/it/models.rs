@@ -10,10 +10,11 @@ use std::{
 
 use openclaw_gateway::{
     backend::{
-        Backend, BackendAnswer, BackendError, BackendErrorKind, BackendRequest, TextSink, Turn, TurnAuthor,
+        Backend, BackendAnswer, BackendError, BackendErrorKind, BackendRequest, Meter, TextSink, Turn,
+        TurnAuthor,
         router::Router,
         settings::{
-            Api, CliInput, CliOutput, CliSettings, Deadlines, ModelChoice, ModelEntry, ModelRow,
+            Api, CliInput, CliOutput, CliSettings, Deadlines, Effort, ModelChoice, ModelEntry, ModelRow,
             ModelSettings, Prices, ProviderSettings, Retry,
         },
     },
@@ -21,7 +22,8 @@ use openclaw_gateway::{
 };
 use openclaw_schema::methods::{
     agent::AgentMethod,
-    models::{ModelsMethod, ModelsView},
+    models::{ModelsMethod, ModelsView, ThinkingLevel},
+    sessions::SessionsMethod,
 };
 use openclaw_tests::{
     harness::{TestGateway, soon},
@@ -68,6 +70,9 @@ fn request(router: &Router, model: &str, workspace: &Path) -> BackendRequest {
         history: Vec::new(),
         message: "How are you?".to_owned(),
         extra_system_prompt: None,
+        thinking: None,
+        fast_mode: None,
+        meter: Meter::default(),
         cancel: Default::default(),
     }
 }
@@ -395,6 +400,117 @@ async fn the_catalogue_tells_what_is_ready_and_learns_from_the_endpoints() {
 }
 
 #[tokio::test]
+async fn models_are_told_how_much_to_think() {
+    let server = ModelServer::start().await;
+    let mut settings = both(&server);
+    let row = |id: &str, reasoning| ModelRow { id: id.to_owned(), reasoning, ..ModelRow::default() };
+    let efforts = Some(["none", "low", "xhigh"].map(str::to_owned).to_vec());
+    let known = ModelRow { efforts, ..row("hello", Some(true)) };
+    settings.providers.get_mut("o").expect("it is there").models = vec![known, row("plain", Some(false))];
+    let entry = ModelEntry {
+        effort: Effort { thinking: Some(ThinkingLevel::High), fast_mode: None },
+        params: [("temperature".to_owned(), json!(0.5))].into_iter().collect(),
+        ..ModelEntry::default()
+    };
+    settings.entries.insert("a/claude-sonnet-4-5".to_owned(), entry);
+    let router = router(settings);
+    let sent = async |model: &str, thinking| {
+        let request = BackendRequest { thinking, ..request(&router, model, Path::new("")) };
+        // Some of them are no models of the server; what they are asked is seen all the same.
+        let _ = run(&router, request).await;
+        server.requests().pop().expect("there was a request").body
+    };
+    for (thinking, effort) in [
+        (None, json!(null)),
+        (Some(ThinkingLevel::Low), json!("low")),
+        (Some(ThinkingLevel::High), json!("low")),
+        (Some(ThinkingLevel::Max), json!("xhigh")),
+        (Some(ThinkingLevel::Off), json!("none")),
+    ] {
+        assert_eq!(sent("o/hello", thinking).await["reasoning_effort"], effort, "{thinking:?}");
+    }
+    assert_eq!(sent("o/plain", Some(ThinkingLevel::High)).await["reasoning_effort"], json!(null));
+    let body = sent("a/claude-opus-5", Some(ThinkingLevel::Xhigh)).await;
+    assert_eq!(
+        (&body["thinking"]["type"], &body["output_config"]["effort"]),
+        (&json!("adaptive"), &json!("xhigh"))
+    );
+    // The entry of the model holds where nobody is nearer.
+    let body = sent("a/claude-sonnet-4-5", None).await;
+    assert_eq!(body["thinking"], json!({ "type": "enabled", "budget_tokens": 16_384 }));
+    assert_eq!((&body["max_tokens"], &body["temperature"]), (&json!(24_576), &json!(null)));
+    let body = sent("a/claude-sonnet-4-5", Some(ThinkingLevel::Off)).await;
+    assert_eq!((&body["thinking"]["type"], &body["temperature"]), (&json!("disabled"), &json!(0.5)));
+    let listed = router.catalogue(ModelsView::All);
+    let hello = listed.iter().find(|model| model.id == "hello").expect("it is listed");
+    let levels: Vec<&str> = hello.thinking_levels.iter().map(|level| level.label.as_str()).collect();
+    assert_eq!((levels, hello.reasoning), (vec!["off", "low", "xhigh"], true));
+}
+
+#[tokio::test]
+async fn what_a_model_thinks_aloud_is_no_part_of_its_answer() {
+    let server = ModelServer::start().await;
+    let router = router(both(&server));
+    for model in ["o/thinks", "a/thinks", "o/thinks-aloud"] {
+        let (answer, text) = ask(&router, model).await;
+        answer.expect("it answers");
+        assert_eq!(text, HELLO.concat(), "{model}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_counted_of_an_answer_that_breaks_off_is_known() {
+    let server = ModelServer::start().await;
+    let router = router(both(&server));
+    let request = request(&router, "a/fail-midway", Path::new(""));
+    let meter = request.meter.clone();
+    run(&router, request).await.0.expect_err("it breaks off");
+    let so_far = meter.so_far().expect("the provider has counted what it read");
+    assert_eq!((so_far.usage.input, so_far.usage.cache_read), (11, 4));
+    assert_eq!(so_far.model.map(|model| model.id).as_deref(), Some("fail-midway"));
+}
+
+#[tokio::test]
+async fn a_level_that_a_model_lacks_is_refused_and_named_ones_reach_it() {
+    let server = ModelServer::start().await;
+    let mut models = both(&server);
+    let row = |id: &str, reasoning| ModelRow { id: id.to_owned(), reasoning, ..ModelRow::default() };
+    models.providers.get_mut("o").expect("it is there").models =
+        vec![row("hello", Some(false)), row("echo", Some(true))];
+    models.default.primary = Some("o/hello".to_owned());
+    let gateway = TestGateway::start_with(|settings| settings.models = models, |builder| builder).await;
+    let refused = |key: &str, thinking: &str| {
+        let params =
+            json!({ "message": "hi", "idempotencyKey": key, "sessionKey": "main", "thinking": thinking });
+        gateway.call(AgentMethod::Agent.name(), params)
+    };
+    let answer = refused("k1", "high").await;
+    assert_eq!(answer["error"]["data"]["path"], "/thinking", "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("`o/hello` has no level `high`; it has off"), "{answer}");
+    let answer = refused("k1", "hard").await;
+    assert!(
+        answer["error"]["message"].as_str().is_some_and(|text| text.contains("minimal, low")),
+        "{answer}"
+    );
+
+    let patch = |params| gateway.call(SessionsMethod::SessionsPatch.name(), params);
+    let answer = patch(json!({ "key": "main", "thinkingLevel": "low" })).await;
+    assert_eq!(answer["error"]["data"]["path"], "/thinkingLevel", "{answer}");
+    let answer = patch(json!({ "key": "main", "model": "o/echo", "thinkingLevel": "LOW" })).await;
+    assert_eq!(answer["result"]["entry"]["thinkingLevel"], "low", "{answer}");
+    for (key, thinking, effort) in [("k2", "", "low"), ("k3", "high", "high")] {
+        let ack = refused(key, thinking).await;
+        assert_eq!(ack["result"]["status"], "accepted", "{ack}");
+        let wait = json!({ "runId": key, "timeoutMs": 20_000 });
+        gateway.call(AgentMethod::AgentWait.name(), wait).await;
+        let body = server.requests().pop().expect("there was a request").body;
+        assert_eq!(body["reasoning_effort"], effort, "{key}");
+    }
+    gateway.shutdown().await;
+}
+
+#[tokio::test]
 async fn without_models_the_echo_answers() {
     let router = router(ModelSettings::default());
     let listed = router.catalogue(ModelsView::Default);
@@ -540,18 +656,20 @@ async fn a_program_gets_the_message_and_streams_its_answer() {
         settings.system_prompt_arg = Some("--system".to_owned());
         settings.env = vec![("SECRET".to_owned(), KEY.into())];
         settings.clear_env = vec!["PATH_TO_NOTHING".to_owned()];
+        settings.thinking_args = ["--effort", "{level}"].map(str::to_owned).to_vec();
     });
     let router = program.router();
     let mut request = program.request(&router);
     request.history = vec![Turn { author: TurnAuthor::Assistant, text: "Earlier".to_owned() }];
     request.extra_system_prompt = Some("Be kind.".to_owned());
+    request.thinking = Some(ThinkingLevel::High);
     let (answer, text) = run(&router, request).await;
     let answer = answer.expect("it answers");
     assert_eq!(text, "Hello you");
     assert_eq!((answer.usage.total, answer.cost_usd), (5, Some(0.25)));
     let read = |name: &str| program.read(&format!("workspace/{name}"));
     assert!(read("input").contains("Assistant: Earlier") && read("input").ends_with("How are you?"));
-    assert_eq!(read("args"), "--model\nshort\n--system\nBe kind.\n");
+    assert_eq!(read("args"), "--effort\nhigh\n--model\nshort\n--system\nBe kind.\n");
     assert!(read("env").contains(&format!("SECRET={KEY}")));
     assert!(read("where").trim().ends_with("/workspace"));
     assert!(program.is_gone("pid"));

@@ -97,7 +97,7 @@ async fn the_model_that_answered_and_its_cost_are_told_stored_and_summed_up() {
     // Prices of tokens that nobody counted are no cost.
     let uncounted = ask(&gateway, "k3", Some("o/no-usage")).await;
     assert_eq!(uncounted["result"]["meta"]["agentMeta"]["usage"].get("cost"), None, "{uncounted}");
-    // Nobody knows what a failure consumed.
+    // It is to be paid for what was counted of a failure.
     let failed = ask(&gateway, "k4", Some("o/refuse")).await;
     assert_eq!(failed["status"], "error", "{failed}");
     gateway.shutdown().await;
@@ -112,12 +112,12 @@ async fn the_model_that_answered_and_its_cost_are_told_stored_and_summed_up() {
     let usage = cost(&gateway, json!({ "days": 2, "agentId": "main" })).await;
     let names = ["runs", "input", "output", "cacheRead", "cacheWrite", "totalTokens", "missingCostEntries"];
     let counts = |sums: &Value| names.map(|name| sums[name].as_u64());
-    let expected = [3, 22, 10, 8, 0, 40, 2].map(Some);
+    let expected = [4, 33, 15, 12, 0, 60, 2].map(Some);
     assert_eq!(counts(&usage["totals"]), expected, "{usage}");
-    assert!(near(&usage["totals"]["totalCost"], HELLO_COST), "{usage}");
+    assert!(near(&usage["totals"]["totalCost"], 2.0 * HELLO_COST), "{usage}");
     let of_days = usage["daily"].as_array().expect("there are days");
     let runs: u64 = of_days.iter().filter_map(|day| day["runs"].as_u64()).sum();
-    assert_eq!((runs, &of_days[of_days.len() - 1]["date"]), (3, &usage["endDate"]), "{usage}");
+    assert_eq!((runs, &of_days[of_days.len() - 1]["date"]), (4, &usage["endDate"]), "{usage}");
     let rows = usage["models"].as_array().expect("there are models").iter();
     let of_models: Vec<_> = rows
         .map(|row| {
@@ -126,7 +126,7 @@ async fn the_model_that_answered_and_its_cost_are_told_stored_and_summed_up() {
             (name, row["missingCostEntries"].as_u64())
         })
         .collect();
-    let expected = [("free/hello", 1), ("o/hello", 0), ("o/no-usage", 1)];
+    let expected = [("free/hello", 1), ("o/hello", 0), ("o/no-usage", 1), ("o/refuse", 0)];
     assert_eq!(of_models, expected.map(|(name, missing)| (name.to_owned(), Some(missing))), "{usage}");
     let before = cost(&gateway, json!({ "startDate": "2001-01-01", "endDate": "2001-12-31" })).await;
     assert_eq!((&before["days"], &before["daily"]), (&json!(365), &json!([])), "{before}");

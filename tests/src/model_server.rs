@@ -6,6 +6,7 @@
 //! | `hello` | answers `Hello from the test model.` in five pieces |
 //! | `echo` | answers with the messages that it got, as JSON |
 //! | `count-<n>-<ms>` | streams `n` pieces, one each `ms` milliseconds; each is the time it is sent, in microseconds |
+//! | `thinks`, `thinks-aloud` | answers as `hello`, and thinks before: apart from the text, or in it |
 //! | `bytes` | streams text of many languages byte by byte |
 //! | `crlf` | ends lines with CR LF, adds comments, and splits data over lines |
 //! | `no-usage` | ends without counts, and without the last word |
@@ -236,6 +237,24 @@ impl Answer<'_> {
         let number = |at: usize| parts.get(at).and_then(|part| part.parse::<u64>().ok());
         match parts[..] {
             ["hello"] => self.whole(&HELLO).await?,
+            ["thinks"] => {
+                self.begin().await?;
+                match self.api {
+                    Api::OpenAi => {
+                        let delta = json!({ "reasoning_content": "Hm.", "reasoning": "Hm." });
+                        self.event("", &json!({ "choices": [{ "index": 0, "delta": delta }] })).await?;
+                    }
+                    Api::Anthropic => {
+                        let delta = json!({ "type": "thinking_delta", "thinking": "Hm." });
+                        let event = json!({ "type": "content_block_delta", "index": 0, "delta": delta });
+                        self.event("content_block_delta", &event).await?;
+                    }
+                }
+                self.rest(&HELLO).await?;
+            }
+            ["thinks", "aloud"] => {
+                self.whole(&[&["<thi", "nk>Hm.</th", "ink>\n\n"][..], &HELLO].concat()).await?
+            }
             ["echo"] => {
                 let body = &request.body;
                 let said = json!({ "system": body["system"], "messages": body["messages"] }).to_string();
@@ -345,6 +364,10 @@ impl Answer<'_> {
 
     async fn whole(&mut self, pieces: &[&str]) -> std::io::Result<()> {
         self.begin().await?;
+        self.rest(pieces).await
+    }
+
+    async fn rest(&mut self, pieces: &[&str]) -> std::io::Result<()> {
         for piece in pieces {
             self.piece(piece).await?;
         }

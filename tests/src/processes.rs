@@ -33,6 +33,9 @@ pub fn build() -> PathBuf {
     if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
         return PathBuf::from(binary);
     }
+    say(&format!(
+        "building the release binary, which may take minutes; {BINARY_VARIABLE} names one that is there"
+    ));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--quiet", "--package", "openclaw-cli"])
@@ -42,6 +45,11 @@ pub fn build() -> PathBuf {
     let own = std::env::current_exe().expect("a bench knows its own path");
     let directory = own.ancestors().nth(2).expect("benches lie in target/release/deps");
     directory.join("openclaw")
+}
+
+#[expect(clippy::print_stderr, reason = "a bench that says nothing for minutes looks as if it hung")]
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 /// A command with a home of its own and nothing else of the caller's environment.

@@ -18,10 +18,10 @@ pub(crate) fn explain(args: &AuthExplainArgs, global: &GlobalArgs, printer: &Pri
     let (env, locations) = surroundings(global).map_err(wrong)?;
     let config = Config::load(locations.config_file()).map_err(wrong)?;
     let options = ServeOptions {
-        bind: args.bind.map(bind_mode),
-        auth: args.auth.map(auth_mode),
-        token: secret(args.token.as_deref(), args.token_file.as_deref())?,
-        password: secret(args.password.as_deref(), args.password_file.as_deref())?,
+        bind: args.access.bind.map(bind_mode),
+        auth: args.access.auth.map(auth_mode),
+        token: secret(args.access.token.as_deref(), args.access.token_file.as_deref())?,
+        password: secret(args.access.password.as_deref(), args.access.password_file.as_deref())?,
         ..ServeOptions::default()
     };
     let report = explain_auth(&locations, &config, &env, &options);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use openclaw_client::discovery::{Beacon, Browser, DiscoverOptions};
-use openclaw_gateway::config::{RemoteTransport, Source, SshHostKeyPolicy, tailnet_addresses};
+use openclaw_gateway::config::{RemoteTransport, Source, Sourced, SshHostKeyPolicy, tailnet_addresses};
 use secrecy::SecretString;
 use tokio::{
     sync::{Notify, oneshot},
@@ -25,7 +25,7 @@ use crate::{
     exit::Exit,
     output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable, wrapped},
     probe::{
-        Depth, Kind, Observation, Target, TroubleKind, Trust, look,
+        Depth, Kind, Observation, Target, TroubleKind, look,
         report::{Advice, Discovered, Report, Seen, TunnelFacts, advise},
     },
     settings::ProbeSettings,
@@ -69,6 +69,10 @@ struct TunnelPlan {
     usual_port: u16,
     credential: Option<SecretString>,
     credential_origin: Option<String>,
+    /// Whether the gateway there is known to speak TLS.
+    tls: bool,
+    /// The certificate of the configured gateway, where the tunnel leads to that.
+    pin: Option<Sourced<String>>,
 }
 
 fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<TunnelPlan>> {
@@ -107,6 +111,7 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
     };
     let credential =
         if is_typed { targets.flag_credential.clone() } else { targets.tunnel_credential.clone() };
+    let remote_url = targets.remote.as_ref().map(|remote| remote.url.value.as_str()).filter(|_| !is_typed);
     let remote_port = args.client.port.or(remote.remote_port.as_ref().map(|port| port.value.get()));
     Ok(Some(TunnelPlan {
         target,
@@ -119,6 +124,8 @@ fn tunnel_plan(args: &ProbeArgs, settings: &ProbeSettings) -> Result<Option<Tunn
         usual_port: targets.port.value,
         credential_origin: credential.as_ref().map(|credential| credential.source.to_string()),
         credential: credential.map(|credential| credential.value),
+        tls: remote_url.is_some_and(|url| url.starts_with("wss:") || url.starts_with("https:")),
+        pin: remote.tls_fingerprint.clone().filter(|_| !is_typed),
     }))
 }
 
@@ -143,7 +150,8 @@ fn host_of(url: &str) -> Option<String> {
     let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
     let place = authority.rsplit('@').next()?;
     let host = match place.strip_prefix('[') {
-        Some(rest) => rest.split(']').next()?,
+        // The interface of a link-local address is written as in URLs.
+        Some(rest) => return Some(rest.split(']').next()?.replacen("%25", "%", 1)),
         None => place.split(':').next()?,
     };
     (!host.is_empty()).then(|| host.to_owned())
@@ -189,7 +197,7 @@ async fn look_at_all(settings: ProbeSettings, tunnel: Option<TunnelPlan>) -> Res
     };
     let ((first, second, third, tunnelled), discovered) =
         tokio::join!(looking, look_around(options, first_beacon, done.notified()));
-    let (tunnelled, no_tunnel) = match tunnelled {
+    let (tunnelled, no_tunnel) = match tunnelled? {
         None => (None, None),
         Some(Ok(seen)) => (Some(seen), None),
         Some(Err(failed)) => (None, Some(failed)),
@@ -230,16 +238,17 @@ async fn look_through(
     beacon: oneshot::Receiver<Beacon>,
     settings: &ProbeSettings,
     deadline: Instant,
-) -> Option<Tunnelled> {
-    let plan = plan?;
-    let (ssh_target, announced_port) = match plan.target {
-        Some(target) => (target, None),
+) -> Result<Option<Tunnelled>> {
+    let Some(plan) = plan else { return Ok(None) };
+    let (ssh_target, announced_port, tls) = match plan.target {
+        Some(target) => (target, None, plan.tls),
         None => match found_host(beacon).await {
-            Ok((target, port)) => (target, Some(port)),
-            Err(error) => return Some(Err(("--ssh-auto".to_owned(), error))),
+            Ok((target, port, tls)) => (target, Some(port), tls),
+            Err(error) => return Ok(Some(Err(("--ssh-auto".to_owned(), error)))),
         },
     };
     let remote_port = plan.remote_port.or(announced_port).unwrap_or(plan.usual_port);
+    let trust = settings.trust(&ssh_target.url_of_gateway(remote_port), None, plan.pin.as_ref())?;
     let tunnel_settings = TunnelSettings {
         target: ssh_target.clone(),
         identity: plan.identity,
@@ -248,31 +257,62 @@ async fn look_through(
     };
     let mut tunnel = match Tunnel::open(tunnel_settings, deadline).await {
         Ok(tunnel) => tunnel,
-        Err(error) => return Some(Err((ssh_target.to_string(), error))),
+        Err(error) => return Ok(Some(Err((ssh_target.to_string(), error)))),
     };
-    let target = Target {
+    let mut target = Target {
         kind: Kind::SshTunnel,
-        url: tunnel.url(),
+        url: tunnel.url(tls),
         origin: format!("tunnel to {ssh_target}"),
         active: true,
         credential: plan.credential,
         credential_origin: plan.credential_origin,
         credential_problem: None,
         identity_dir: settings.identity_dir.clone(),
-        trust: Trust::default(),
+        trust,
     };
-    let facts = look(&target, Depth::Read, deadline).await;
+    let mut facts = look_at_the_end(&mut target, deadline).await;
+    let is_other = |facts: &Observation| {
+        let kind = facts.trouble.as_ref().map(|trouble| trouble.kind);
+        matches!(kind, Some(TroubleKind::Foreign | TroubleKind::Closed))
+    };
+    // What does not answer in one way may do so in the other: nobody says for sure which it speaks.
+    if is_other(&facts) {
+        let mut other = Target { url: tunnel.url(!tls), ..target };
+        let seen = look_at_the_end(&mut other, deadline).await;
+        if is_other(&seen)
+            || seen.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Unreachable)
+        {
+            other.url = tunnel.url(tls);
+        } else {
+            facts = seen;
+        }
+        target = other;
+    }
     // A gateway that is silent has no more to say through `ssh`, and has used up the time.
     let is_cut = facts.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Closed);
     let ssh_trouble = if is_cut { tunnel.trouble().await } else { None };
     let told =
         TunnelFacts { target: ssh_target, local_port: tunnel.local_port(), remote_port, pid: tunnel.pid() };
     tunnel.close().await;
-    Some(Ok(Seen { target, tunnel: Some(told), facts, ssh_trouble }))
+    Ok(Some(Ok(Seen { target, tunnel: Some(told), facts, ssh_trouble })))
 }
 
-/// The host of the gateway that announces itself, and the gateway's port there.
-async fn found_host(beacon: oneshot::Receiver<Beacon>) -> std::result::Result<(SshTarget, u16), SshError> {
+/// Looks at the gateway at the other end of a tunnel. A certificate that nobody knows yet is taken for this one look, and
+/// not remembered: `ssh` has made sure of the host, whose own loopback would be spoken to in plain as well.
+async fn look_at_the_end(target: &mut Target, deadline: Instant) -> Observation {
+    let facts = look(target, Depth::Read, deadline).await;
+    let shown = facts.trouble.as_ref().and_then(|trouble| trouble.shown);
+    if shown.is_none() || target.trust.fingerprint.is_some() {
+        return facts;
+    }
+    target.trust.fingerprint = shown;
+    look(target, Depth::Read, deadline).await
+}
+
+/// The host of the gateway that announces itself, the gateway's port there, and whether it says that this speaks TLS.
+async fn found_host(
+    beacon: oneshot::Receiver<Beacon>,
+) -> std::result::Result<(SshTarget, u16, bool), SshError> {
     let beacon = beacon.await.map_err(|_| {
         let message = "no gateway announces itself here, so there is no host for `--ssh-auto`";
         SshError::new(Exit::Unreachable, message, "name the host: `--ssh user@host`")
@@ -283,7 +323,7 @@ async fn found_host(beacon: oneshot::Receiver<Beacon>) -> std::result::Result<(S
             format!("the host {:?} that announces a gateway is no SSH target: it {problem}", beacon.host);
         SshError::new(Exit::Unreachable, message, "name the host: `--ssh user@host`")
     })?;
-    Ok((target, beacon.port))
+    Ok((target, beacon.port, beacon.gateway_tls == Some(true)))
 }
 
 fn wants_any(plan: Option<&TunnelPlan>) -> bool {

@@ -130,10 +130,10 @@ impl Source<'_> {
         let (args, global) = (self.args, self.global);
         Ok(ServeOptions {
             port: args.port,
-            bind: args.bind.map(bind_mode),
-            auth: args.auth.map(auth_mode),
-            token: secret(args.token.as_deref(), args.token_file.as_deref())?,
-            password: secret(args.password.as_deref(), args.password_file.as_deref())?,
+            bind: args.access.bind.map(bind_mode),
+            auth: args.access.auth.map(auth_mode),
+            token: secret(args.access.token.as_deref(), args.access.token_file.as_deref())?,
+            password: secret(args.access.password.as_deref(), args.access.password_file.as_deref())?,
             allow_unconfigured: args.allow_unconfigured,
             log_level: global.log_level,
             verbose: args.verbose,

@@ -666,6 +666,7 @@ mod tests {
             message: "connection refused".to_owned(),
             code: None,
             close: None,
+            shown: None,
         };
         Some(Observation { trouble: Some(trouble), ..Observation::default() })
     }

@@ -126,6 +126,8 @@ pub(crate) struct Trouble {
     pub(crate) code: Option<String>,
     /// The code and the reason with which the gateway closed the connection.
     pub(crate) close: Option<(u16, String)>,
+    /// The certificate that was shown, where none was expected.
+    pub(crate) shown: Option<Fingerprint>,
 }
 
 impl Trouble {
@@ -141,7 +143,7 @@ impl Trouble {
     }
 
     fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), code: None, close: None }
+        Self { kind, message: message.into(), code: None, close: None, shown: None }
     }
 
     fn of(error: &Error) -> Self {
@@ -184,10 +186,11 @@ impl Trouble {
             }
             Error::InvalidInput { message, .. } => Self::new(TroubleKind::Invalid, message),
             Error::Untrusted { shown, expected, reason, .. } => {
+                let unexpected = expected.is_none().then_some(*shown);
                 let expected =
                     expected.map_or_else(String::new, |expected| format!(", expected was {expected}"));
                 let message = format!("{reason}; the SHA-256 of its certificate is {shown}{expected}");
-                Self::new(TroubleKind::Untrusted, message)
+                Self { shown: unexpected, ..Self::new(TroubleKind::Untrusted, message) }
             }
             Error::Transport { kind: TransportKind::Lagged, reason, .. } => {
                 Self::new(TroubleKind::Closed, reason)

@@ -186,6 +186,17 @@ fn a_network_of_version_6_alone_will_do() {
     assert!(url.starts_with("ws://[fe80::") && url.ends_with("%25eth0]:18799"), "{url}");
     let address = beacons[0]["addresses"][0].as_str().expect("a text");
     assert!(address.starts_with("fe80::") && address.ends_with("%eth0"), "{address}");
+    // What it printed can be called, written as URLs have it and as people do.
+    let call = |url: &str| {
+        let args = ["call", "health", "--json", "--token", TOKEN, "--allow-plaintext", "--url", url];
+        Outcome::of(lan.gateway(1, args).output().expect("the binary starts"))
+    };
+    for url in [url.to_owned(), url.replace("%25", "%")] {
+        assert_eq!(call(&url).json(0)["ok"], true, "{url}");
+    }
+    let error = call(&url.replace("eth0", "eth9")).json(3);
+    let message = error["error"].to_string();
+    assert!(message.contains("no network interface `eth9`"), "{message}");
 }
 
 #[test]

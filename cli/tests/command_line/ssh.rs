@@ -211,6 +211,37 @@ fn a_gateway_that_only_listens_on_its_loopback_is_reached_and_nothing_is_left() 
 }
 
 #[test]
+fn a_gateway_that_speaks_tls_on_its_loopback_is_reached_and_its_certificate_compared() {
+    let Some(server) = Sshd::start() else { return };
+    let far = Home::new();
+    far.write(".openclaw/openclaw.json", r#"{ "gateway": { "tls": { "enabled": true } } }"#);
+    let gateway = Gateway::start(&far);
+    let home = server.home();
+    configure(&home, gateway.port);
+    let probe = server.probe(&home, &server.target(), "key").json(0);
+    let found = &probe["targets"][0];
+    assert_eq!((&found["kind"], &found["authenticated"]), (&json!("sshTunnel"), &json!(true)), "{probe:#}");
+    assert_eq!(found["url"], format!("wss://127.0.0.1:{}", found["tunnel"]["localPort"]));
+
+    // A pin is that of the gateway at the other end, and nothing is presented to another one.
+    let record = fs::read(far.path().join(".openclaw/gateway/runtime.json")).expect("the gateway runs");
+    let record: Value = serde_json::from_slice(&record).expect("it is JSON");
+    let right = record["tlsFingerprint"].as_str().expect("it speaks TLS").to_owned();
+    for (pin, exit) in [(right, 0), ("ab".repeat(32), 4)] {
+        let config = json!({ "gateway": { "remote": {
+            "url": format!("wss://127.0.0.1:{}", gateway.port), "tlsFingerprint": pin, "transport": "ssh",
+            "sshTarget": server.target(), "sshIdentity": server.path("key"), "remotePort": gateway.port, "token": TOKEN,
+        } } });
+        home.write(".openclaw/openclaw.json", &config.to_string());
+        let probe = home.run(["gateway", "probe", "--json", "--timeout", "20000"]).json(exit);
+        let targets = probe["targets"].as_array().expect("a list");
+        let found = targets.iter().find(|target| target["kind"] == "sshTunnel").expect("it was looked at");
+        assert_eq!(found["authenticated"], exit == 0, "{probe:#}");
+    }
+    server.assert_gone();
+}
+
+#[test]
 fn each_way_to_fail_has_its_sentence_and_its_exit() {
     let Some(server) = Sshd::start() else { return };
     let home = server.home();

@@ -6,8 +6,9 @@ use super::{
     BackendRequest, TextSink, TurnAuthor,
     failure::{Failure, Who},
     reading::Reading,
-    settings::ModelRow,
+    settings::{ModelRow, ProviderSettings},
     sse::Event,
+    thinking::{self, AnthropicThinking, Manner},
 };
 
 /// The path of requests, below the base URL without `/v1`.
@@ -21,7 +22,13 @@ pub(super) const VERSION: &str = "2023-06-01";
 const DEFAULT_MAX_TOKENS: u64 = 8192;
 
 /// The body of a request.
-pub(super) fn body(row: &ModelRow, params: &Map<String, Value>, request: &BackendRequest) -> Value {
+pub(super) fn body(
+    provider: &ProviderSettings,
+    row: &ModelRow,
+    params: &Map<String, Value>,
+    manner: Manner,
+    request: &BackendRequest,
+) -> Value {
     let turn = |role: &str, text: &str| json!({ "role": role, "content": text });
     // The API takes no blank turn, and none of the model's before the first of the user's.
     let mut messages: Vec<Value> = request
@@ -36,13 +43,40 @@ pub(super) fn body(row: &ModelRow, params: &Map<String, Value>, request: &Backen
         .collect();
     messages.push(turn("user", &request.message));
     let max_tokens = params.get("maxTokens").and_then(Value::as_u64).or(row.max_tokens);
+    let max_tokens = max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
+    let told = manner.thinking.and_then(|level| thinking::anthropic(row, level, max_tokens));
+    let max_tokens = match told {
+        Some(AnthropicThinking::Budget { max_tokens, .. }) => max_tokens,
+        _ => max_tokens,
+    };
     let mut body = json!({
-        "model": row.id, "max_tokens": max_tokens.unwrap_or(DEFAULT_MAX_TOKENS), "messages": messages, "stream": true,
+        "model": row.id, "max_tokens": max_tokens, "messages": messages, "stream": true,
     });
+    match told {
+        None => {}
+        Some(AnthropicThinking::Disabled) => body["thinking"] = json!({ "type": "disabled" }),
+        Some(AnthropicThinking::Budget { tokens, .. }) => {
+            body["thinking"] = json!({ "type": "enabled", "budget_tokens": tokens });
+        }
+        Some(AnthropicThinking::Adaptive(effort)) => {
+            body["thinking"] = json!({ "type": "adaptive" });
+            if let Some(effort) = effort {
+                body["output_config"] = json!({ "effort": effort });
+            }
+        }
+    }
+    if provider.base_url.starts_with("https://api.anthropic.com")
+        && let Some(is_fast) = manner.fast
+    {
+        body["service_tier"] = json!(if is_fast { "auto" } else { "standard_only" });
+    }
     if let Some(prompt) = &request.extra_system_prompt {
         body["system"] = json!(prompt);
     }
-    for name in ["temperature", "top_p"] {
+    // A model that thinks takes no other sampling than its own.
+    let is_thinking = !matches!(told, None | Some(AnthropicThinking::Disabled));
+    let sampling: &[&str] = if is_thinking { &[] } else { &["temperature", "top_p"] };
+    for name in sampling.iter().copied().chain(["service_tier"]) {
         if let Some(value) = params.get(name) {
             body[name] = value.clone();
         }
@@ -69,6 +103,7 @@ pub(super) fn read(
                 output.push(text);
             }
         }
+        // What a model thinks comes as `thinking`, and is not part of its answer.
         "content_block_delta" => {
             if let Some(text) = told.pointer("/delta/text").and_then(Value::as_str) {
                 output.push(text);

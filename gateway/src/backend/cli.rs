@@ -3,6 +3,7 @@
 
 use std::{fmt::Write as _, io, path::PathBuf, process::Stdio, time::Duration};
 
+use openclaw_schema::methods::{agent::TokenUsage, models::ThinkingLevel};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,10 +13,11 @@ use tokio::{
 use super::{
     BackendAnswer, BackendError, BackendErrorKind, BackendRequest, TextSink, TurnAuthor, cancelled,
     lines::Lines as LineWriter,
-    process::Group,
+    process::{Group, Notes},
     raw::{RawStream, scrub},
     settings::{CliInput, CliOutput, CliSettings},
     stream_json::Lines,
+    thinking::{self, Manner},
 };
 
 /// How long a process may take to end after its last word, and its output after its end.
@@ -34,6 +36,8 @@ pub(super) struct Cli {
     pub(super) settings: CliSettings,
     /// Where its output is shown.
     logs: Option<LineWriter>,
+    /// Where its processes are noted.
+    notes: Notes,
 }
 
 /// How a process ended, as far as its output tells.
@@ -45,8 +49,8 @@ struct Output {
 
 impl Cli {
     /// The back end of this id. Nothing is started.
-    pub(super) fn new(id: &str, settings: CliSettings, logs: Option<LineWriter>) -> Self {
-        Self { id: id.to_owned(), settings, logs }
+    pub(super) fn new(id: &str, settings: CliSettings, logs: Option<LineWriter>, notes: Notes) -> Self {
+        Self { id: id.to_owned(), settings, logs, notes }
     }
 
     /// Whether its program is there. Looks at the disk.
@@ -72,6 +76,7 @@ impl Cli {
         &self,
         request: &BackendRequest,
         model: &str,
+        manner: Manner,
         output: &TextSink,
         raw: &RawStream,
     ) -> Result<BackendAnswer, BackendError> {
@@ -82,11 +87,12 @@ impl Cli {
         let is_argument = self.settings.input == CliInput::Argument
             && prompt.len() <= self.settings.max_prompt_arg_bytes
             && !prompt.contains('\0');
-        let mut command = self.command(request, model, working_directory(&request.agent.workspace).await);
+        let directory = working_directory(&request.agent.workspace).await;
+        let mut command = self.command(request, model, manner, directory);
         if is_argument {
             command.arg(&prompt);
         }
-        let mut group = Group::spawn(command).map_err(|error| self.not_started(&error))?;
+        let mut group = Group::spawn(command, &self.notes).map_err(|error| self.not_started(&error))?;
         let mut stdin = group.child.stdin.take();
         let feed = async move {
             if let Some(mut stdin) = stdin.take()
@@ -99,6 +105,9 @@ impl Cli {
         let mut told =
             Output { lines: Lines::default(), stdout: Pieces::default(), stderr: Pieces::default() };
         let followed = self.follow(&mut group, feed, request, &mut told, output, raw).await;
+        if told.lines.reading.usage != TokenUsage::default() {
+            request.meter.tell(told.lines.reading.clone().answer(None));
+        }
         match followed {
             Ok(Some(status)) => {
                 group.clear();
@@ -255,7 +264,13 @@ impl Cli {
         Ok(told.lines.reading.answer(None))
     }
 
-    fn command(&self, request: &BackendRequest, model: &str, directory: Option<PathBuf>) -> Command {
+    fn command(
+        &self,
+        request: &BackendRequest,
+        model: &str,
+        manner: Manner,
+        directory: Option<PathBuf>,
+    ) -> Command {
         let settings = &self.settings;
         let mut command = Command::new(&settings.command);
         command.args(&settings.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -267,6 +282,12 @@ impl Cli {
         }
         if let Some(directory) = directory {
             command.current_dir(directory);
+        }
+        if let Some(level) = manner.thinking {
+            command.args(thinking::arguments(settings, level));
+            if level == ThinkingLevel::Off {
+                command.envs(settings.env_without_thinking.iter().map(|(name, value)| (name, value)));
+            }
         }
         if let Some(flag) = &settings.model_arg
             && model != "default"

@@ -25,6 +25,8 @@ impl EchoBackend {
             context_window: Some(8192),
             reasoning: false,
             tags: vec!["default".to_owned()],
+            thinking_levels: Vec::new(),
+            thinking_default: None,
             available: Some(true),
         };
         Self { pause, models: Arc::new([model]) }
@@ -86,6 +88,9 @@ mod tests {
             history: Vec::new(),
             message: message.to_owned(),
             extra_system_prompt: None,
+            thinking: None,
+            fast_mode: None,
+            meter: crate::backend::Meter::default(),
             cancel: CancellationToken::new(),
         }
     }

@@ -8,6 +8,7 @@ use super::{
     reading::Reading,
     settings::{ModelRow, ProviderSettings},
     sse::Event,
+    thinking::{self, Manner},
 };
 
 /// The path of requests, below the base URL.
@@ -20,6 +21,7 @@ pub(super) fn body(
     provider: &ProviderSettings,
     row: &ModelRow,
     params: &Map<String, Value>,
+    manner: Manner,
     request: &BackendRequest,
 ) -> Value {
     let turn = |role: &str, text: &str| json!({ "role": role, "content": text });
@@ -30,16 +32,27 @@ pub(super) fn body(
         TurnAuthor::Assistant => turn("assistant", &said.text),
     }));
     messages.push(turn("user", &request.message));
+    let is_openai = provider.base_url.starts_with("https://api.openai.com");
     let mut body = json!({ "model": row.id, "messages": messages, "stream": true });
     if !row.no_usage {
         body["stream_options"] = json!({ "include_usage": true });
     }
     if let Some(max) = params.get("maxTokens").and_then(Value::as_u64).or(row.max_tokens) {
         // OpenAI's newer models refuse the old name; other servers know only that.
-        let is_openai = provider.base_url.starts_with("https://api.openai.com");
         body[if is_openai { "max_completion_tokens" } else { "max_tokens" }] = json!(max);
     }
-    for name in ["temperature", "top_p", "chat_template_kwargs"] {
+    if let Some(effort) = manner.thinking.and_then(|level| thinking::effort(row, level)) {
+        // OpenRouter has an object of its own for it.
+        if provider.base_url.contains("openrouter.ai") {
+            body["reasoning"] = json!({ "effort": effort });
+        } else {
+            body["reasoning_effort"] = json!(effort);
+        }
+    }
+    if is_openai && manner.fast == Some(true) {
+        body["service_tier"] = json!("priority");
+    }
+    for name in ["temperature", "top_p", "chat_template_kwargs", "service_tier"] {
         if let Some(value) = params.get(name) {
             body[name] = value.clone();
         }
@@ -73,7 +86,7 @@ pub(super) fn read(
         if let Some(text) = choice.pointer("/delta/content").and_then(Value::as_str)
             && !text.is_empty()
         {
-            output.push(text);
+            output.push(&reading.thoughts.answer_in(text));
         }
         if let Some(text) = choice.pointer("/delta/refusal").and_then(Value::as_str) {
             output.push(text);

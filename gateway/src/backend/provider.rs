@@ -31,6 +31,7 @@ use super::{
     reading::Reading,
     settings::{Api, ModelRow, ProviderSettings},
     sse::{Decoder, Event},
+    thinking::Manner,
 };
 
 /// How much of the body of a failure is read, to find out what it is.
@@ -107,6 +108,7 @@ impl Provider {
         request: &BackendRequest,
         row: &ModelRow,
         params: &Map<String, Value>,
+        manner: Manner,
         flow: &Flow,
         raw: &RawStream,
     ) -> Result<BackendAnswer, BackendError> {
@@ -114,8 +116,8 @@ impl Provider {
             return Err(BackendError::new(BackendErrorKind::Auth, problem));
         }
         let body = match self.settings.api {
-            Api::OpenAiCompletions => openai::body(&self.settings, row, params, request),
-            Api::AnthropicMessages => anthropic::body(row, params, request),
+            Api::OpenAiCompletions => openai::body(&self.settings, row, params, manner, request),
+            Api::AnthropicMessages => anthropic::body(&self.settings, row, params, manner, request),
         };
         let body = body.to_string();
         raw.tell("request", &body);
@@ -125,7 +127,7 @@ impl Provider {
                 raw.tell("cancelled", "");
                 Err(cancelled())
             }
-            answer = self.attempts(&body, row, flow, raw) => answer,
+            answer = self.attempts(&body, row, request, flow, raw) => answer,
         }
     }
 
@@ -133,6 +135,7 @@ impl Provider {
         &self,
         body: &str,
         row: &ModelRow,
+        request: &BackendRequest,
         flow: &Flow,
         raw: &RawStream,
     ) -> Result<BackendAnswer, BackendError> {
@@ -140,8 +143,13 @@ impl Provider {
         let deadline = Instant::now() + self.settings.deadlines.total;
         let mut pause = retry.pause;
         let mut repeats = 0;
+        // The model is named, as it may be a fallback.
+        let count = |reading: &Reading| {
+            let so_far = reading.clone().answer(row.prices);
+            request.meter.tell(BackendAnswer { model: Some(request.model.clone()), ..so_far });
+        };
         loop {
-            let attempt = timeout_at(deadline, self.attempt(who, body, flow, raw)).await;
+            let attempt = timeout_at(deadline, self.attempt(who, body, &count, flow, raw)).await;
             let failure = match attempt {
                 Ok(Ok(reading)) => return Ok(reading.answer(row.prices)),
                 Ok(Err(failure)) => failure,
@@ -169,6 +177,7 @@ impl Provider {
         &self,
         who: Who<'_>,
         body: &str,
+        count: &(dyn Fn(&Reading) + Sync),
         flow: &Flow,
         raw: &RawStream,
     ) -> Result<Reading, Failure> {
@@ -208,7 +217,7 @@ impl Provider {
                 _ => who.garbled("something else than a stream of events"),
             });
         }
-        self.stream(who, response, flow, raw).await
+        self.stream(who, response, count, flow, raw).await
     }
 
     /// Reads the stream of an answer to its end.
@@ -216,6 +225,7 @@ impl Provider {
         &self,
         who: Who<'_>,
         mut response: Response,
+        count: &(dyn Fn(&Reading) + Sync),
         flow: &Flow,
         raw: &RawStream,
     ) -> Result<Reading, Failure> {
@@ -231,12 +241,17 @@ impl Provider {
             let events = decoder.push(&chunk).map_err(|_| who.garbled("an event without an end"))?;
             for event in events {
                 raw.tell("event", &event.data);
+                let before = reading.usage;
                 self.read(who, &event, &mut reading, flow)?;
+                if reading.usage != before {
+                    count(&reading);
+                }
             }
             if reading.finished {
                 break who.broken_off();
             }
         };
+        flow.output.push(&reading.thoughts.rest());
         if reading.refused {
             return Err(who.refused());
         }

@@ -2,7 +2,7 @@
 
 use openclaw_schema::methods::agent::TokenUsage;
 
-use super::{BackendAnswer, settings::Prices};
+use super::{BackendAnswer, settings::Prices, thoughts::Thoughts};
 
 /// What one answer has told so far.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub(super) struct Reading {
     pub(super) refused: bool,
     /// Whether nothing follows.
     pub(super) finished: bool,
+    /// What is told apart from the answer.
+    pub(super) thoughts: Thoughts,
 }
 
 impl Reading {

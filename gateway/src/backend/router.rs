@@ -5,11 +5,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
-use openclaw_schema::methods::models::{ModelInfo, ModelsView};
+use openclaw_schema::methods::{
+    models::{ModelInfo, ModelsView, ThinkingLevel},
+    sessions::FastMode,
+};
 use serde_json::Map;
 
 use super::{
@@ -18,15 +21,19 @@ use super::{
     cli::Cli,
     echo::EchoBackend,
     lines::Lines,
+    process::Notes,
     provider::{Flow, Provider},
     raw::RawStream,
-    settings::{ModelChoice, ModelEntry, ModelRow, ModelSettings},
+    settings::{Effort, ModelChoice, ModelEntry, ModelRow, ModelSettings},
+    thinking::{self, Manner},
 };
 
 /// The tag of the model that serves requests which name none.
 const DEFAULT_TAG: &str = "default";
 /// The tag of models that only follow others.
 const FALLBACK_TAG: &str = "fallback";
+/// How long after the start of a run the mode `auto` is fast, where the model's entry does not say: as in stock.
+const FAST_AUTO: Duration = Duration::from_secs(60);
 
 /// The back end of a configured gateway. Cloning it is cheap; the clones are one.
 #[derive(Debug, Clone)]
@@ -42,6 +49,8 @@ struct Inner {
     entries: BTreeMap<String, ModelEntry>,
     default: ModelChoice,
     agents: BTreeMap<String, ModelChoice>,
+    effort: Effort,
+    agent_efforts: BTreeMap<String, Effort>,
     raw: Option<Lines>,
     /// What the endpoints listed when they were asked last.
     live: Mutex<BTreeMap<String, Result<Vec<ModelRow>, BackendError>>>,
@@ -67,7 +76,8 @@ enum Origin {
 }
 
 impl Router {
-    /// The back end that `settings` ask for. Nothing is sent and nothing started. The echo, which rests for
+    /// The back end that `settings` ask for. Nothing is sent and nothing started; processes that a killed gateway left are
+    /// ended beside. The echo, which rests for
     /// `echo_pause` between two words, answers where no model is configured.
     #[must_use]
     pub fn new(settings: ModelSettings, echo_pause: Duration) -> Self {
@@ -86,6 +96,7 @@ impl Router {
             .cli_logs
             .then(|| opened(Lines::to_stderr(), "the output of command-line back ends"))
             .flatten();
+        let notes = settings.processes.map(Notes::begin).unwrap_or_default();
         let inner = Inner {
             echo: EchoBackend::new(echo_pause),
             providers: settings
@@ -96,11 +107,13 @@ impl Router {
             clis: settings
                 .clis
                 .into_iter()
-                .map(|(id, cli)| (id.clone(), Cli::new(&id, cli, logs.clone())))
+                .map(|(id, cli)| (id.clone(), Cli::new(&id, cli, logs.clone(), notes.clone())))
                 .collect(),
             entries: settings.entries,
             default: settings.default,
             agents: settings.agents,
+            effort: settings.effort,
+            agent_efforts: settings.agent_efforts,
             raw,
             live: Mutex::default(),
             models: RwLock::new(Arc::new([])),
@@ -134,8 +147,12 @@ impl Backend for Router {
         catalogue
             .into_iter()
             .filter(|model| is_wanted(model) || view_of_all(model))
-            .map(|(model, _)| model)
+            .map(|(model, _)| self.inner.with_levels(model))
             .collect()
+    }
+
+    fn thinking_levels(&self, model: &ModelInfo) -> Option<Vec<ThinkingLevel>> {
+        self.inner.levels(model)
     }
 
     fn refresh(&self) -> RefreshFuture {
@@ -168,8 +185,9 @@ impl Inner {
         output: TextSink,
     ) -> Result<BackendAnswer, BackendError> {
         let flow = Flow::new(output);
+        let begun = Instant::now();
         let asked = request.model.clone();
-        let mut error = match self.attempt(&request, &flow).await {
+        let mut error = match self.attempt(&request, begun, &flow).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -193,7 +211,7 @@ impl Inner {
                 "a fallback is tried"
             );
             request.model = model.clone();
-            match self.attempt(&request, &flow).await {
+            match self.attempt(&request, begun, &flow).await {
                 Ok(answer) => {
                     tracing::info!(run = request.run_id, model = name(&model), "a fallback answered");
                     return Ok(BackendAnswer { model: Some(model), ..answer });
@@ -210,22 +228,78 @@ impl Inner {
         Err(error)
     }
 
-    async fn attempt(&self, request: &BackendRequest, flow: &Flow) -> Result<BackendAnswer, BackendError> {
+    async fn attempt(
+        &self,
+        request: &BackendRequest,
+        begun: Instant,
+        flow: &Flow,
+    ) -> Result<BackendAnswer, BackendError> {
         let model = name(&request.model);
+        let manner = self.manner(request, begun);
         match self.route(&request.model) {
             Route::Echo => self.echo.run(request.clone(), flow.output.clone()).await,
             Route::Provider(provider, row) => {
                 let raw = RawStream::new(self.raw.as_ref(), request, &model, provider.secrets());
                 let none = Map::new();
                 let params = self.entry(&request.model).map_or(&none, |entry| &entry.params);
-                provider.answer(request, &row, params, flow, &raw).await
+                provider.answer(request, &row, params, manner, flow, &raw).await
             }
             Route::Cli(cli) => {
                 let raw = RawStream::new(self.raw.as_ref(), request, &model, cli.secrets());
-                cli.answer(request, &request.model.id, &flow.output, &raw).await
+                cli.answer(request, &request.model.id, manner, &flow.output, &raw).await
             }
             Route::Nowhere(problem) => Err(BackendError::new(BackendErrorKind::Unknown, problem)),
         }
+    }
+
+    /// How the model of a request is to answer: as the call or its session says, or else as the agent, the model or the
+    /// whole gateway is set. A level that the model does not have becomes the next lower one.
+    fn manner(&self, request: &BackendRequest, begun: Instant) -> Manner {
+        let entry = self.entry(&request.model);
+        let own = self.agent_efforts.get(&request.agent.id).copied().unwrap_or_default();
+        let of_model = entry.map(|entry| entry.effort).unwrap_or_default();
+        let asked = request.thinking.or(own.thinking).or(of_model.thinking).or(self.effort.thinking);
+        let thinking = asked.map(|asked| match self.levels(&request.model) {
+            Some(levels) => thinking::fit(asked, &levels),
+            None => asked,
+        });
+        if thinking != asked {
+            tracing::info!(
+                run = request.run_id,
+                model = name(&request.model),
+                asked = asked.map(ThinkingLevel::name),
+                used = thinking.map(ThinkingLevel::name),
+                "the model does not have the level of thinking that is set"
+            );
+        }
+        let fast = request.fast_mode.or(own.fast_mode).or(self.effort.fast_mode).or(of_model.fast_mode);
+        let fast = fast.map(|mode| match mode {
+            FastMode::Flag(is_fast) => is_fast,
+            FastMode::Auto(_) => {
+                begun.elapsed() < entry.and_then(|entry| entry.fast_auto).unwrap_or(FAST_AUTO)
+            }
+        });
+        Manner { thinking, fast }
+    }
+
+    /// The levels of thinking that a model has, where that is known.
+    fn levels(&self, model: &ModelInfo) -> Option<Vec<ThinkingLevel>> {
+        match self.route(model) {
+            Route::Provider(provider, row) => thinking::levels(provider.settings.api, &row),
+            Route::Cli(cli) => Some(thinking::levels_of_cli(&cli.settings)),
+            Route::Echo | Route::Nowhere(_) => None,
+        }
+    }
+
+    /// A model as the catalogue shows it.
+    fn with_levels(&self, mut model: ModelInfo) -> ModelInfo {
+        if let Some(levels) = self.levels(&model) {
+            model.reasoning |= levels.len() > 1;
+            let set = self.entry(&model).and_then(|entry| entry.effort.thinking).or(self.effort.thinking);
+            model.thinking_default = set.map(|set| thinking::fit(set, &levels));
+            model.thinking_levels = levels.into_iter().map(ThinkingLevel::option).collect();
+        }
+        model
     }
 
     /// The fallbacks of the request's model. Those of an agent follow its own model: a model that the caller names
@@ -397,8 +471,10 @@ fn info(provider: &str, row: &ModelRow) -> ModelInfo {
         name: row.name.clone().unwrap_or_else(|| row.id.clone()),
         provider: provider.to_owned(),
         context_window: row.context_window,
-        reasoning: row.reasoning,
+        reasoning: row.reasoning.unwrap_or(false),
         tags: Vec::new(),
+        thinking_levels: Vec::new(),
+        thinking_default: None,
         available: None,
     }
 }

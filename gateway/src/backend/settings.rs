@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use openclaw_schema::methods::{models::ThinkingLevel, sessions::FastMode};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
@@ -17,12 +18,28 @@ pub struct ModelSettings {
     pub default: ModelChoice,
     /// The agents that have a choice of their own, by their ids.
     pub agents: BTreeMap<String, ModelChoice>,
+    /// How every agent's models answer that is not told otherwise.
+    pub effort: Effort,
+    /// The agents that have an [`Effort`] of their own, by their ids.
+    pub agent_efforts: BTreeMap<String, Effort>,
     /// What is said of single models, by `provider/id`, or `provider/*` for all of a provider.
     pub entries: BTreeMap<String, ModelEntry>,
     /// The file that every raw model event is written to; nothing is written without one.
     pub raw_stream: Option<PathBuf>,
     /// Whether the output of command-line back ends goes to stderr of this process.
     pub cli_logs: bool,
+    /// The directory where the processes of command-line back ends are noted, so that those which a killed gateway left
+    /// are ended at the next start; none are noted without one.
+    pub processes: Option<PathBuf>,
+}
+
+/// How much a model thinks, and how fast it answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// How much it thinks.
+    pub thinking: Option<ThinkingLevel>,
+    /// Whether it answers faster, at a higher price.
+    pub fast_mode: Option<FastMode>,
 }
 
 /// A model, and which follow when it gives no answer.
@@ -43,6 +60,10 @@ pub struct ModelEntry {
     pub runtime: Option<String>,
     /// What goes into requests: `temperature`, `maxTokens`, `extra_body`.
     pub params: Map<String, Value>,
+    /// How it answers, unless something nearer to the run says otherwise.
+    pub effort: Effort,
+    /// How long after the start of a run the mode `auto` is fast; a minute when absent.
+    pub fast_auto: Option<Duration>,
 }
 
 /// A provider: models behind one HTTP endpoint.
@@ -114,8 +135,10 @@ pub struct ModelRow {
     pub max_tokens: Option<u64>,
     /// Its prices; without them no cost is told.
     pub prices: Option<Prices>,
-    /// Whether it reasons before it answers.
-    pub reasoning: bool,
+    /// Whether it reasons before it answers; absent where nobody says it.
+    pub reasoning: Option<bool>,
+    /// The efforts that its endpoint takes, in the endpoint's words; absent where nobody says it.
+    pub efforts: Option<Vec<String>>,
     /// Whether the endpoint refuses `stream_options`; the usage is not known then.
     pub no_usage: bool,
 }
@@ -194,6 +217,13 @@ pub struct CliSettings {
     pub model_aliases: BTreeMap<String, String>,
     /// The flag before an addition to the system prompt; without one it stands before the message.
     pub system_prompt_arg: Option<String>,
+    /// The arguments that say how much the model is to think, with `{level}` where the level stands; without any it is
+    /// not told.
+    pub thinking_args: Vec<String>,
+    /// What the program calls levels of thinking, by our names.
+    pub thinking_aliases: BTreeMap<String, String>,
+    /// Variables of its environment when the model is not to think.
+    pub env_without_thinking: Vec<(String, String)>,
     /// The longest message that goes into an argument, in bytes; longer ones go to standard input.
     pub max_prompt_arg_bytes: usize,
     /// How long it may write nothing.
@@ -216,6 +246,9 @@ impl CliSettings {
             model_arg: None,
             model_aliases: BTreeMap::new(),
             system_prompt_arg: None,
+            thinking_args: Vec::new(),
+            thinking_aliases: BTreeMap::new(),
+            env_without_thinking: Vec::new(),
             // A single argument may have 128 KiB on Linux.
             max_prompt_arg_bytes: 100_000,
             silence: Duration::from_secs(300),
@@ -235,6 +268,9 @@ impl CliSettings {
             clear_env: vec!["ANTHROPIC_API_KEY".to_owned()],
             model_arg: Some("--model".to_owned()),
             system_prompt_arg: Some("--append-system-prompt".to_owned()),
+            thinking_args: vec!["--effort".to_owned(), "{level}".to_owned()],
+            thinking_aliases: BTreeMap::from([("minimal".to_owned(), "low".to_owned())]),
+            env_without_thinking: vec![("MAX_THINKING_TOKENS".to_owned(), "0".to_owned())],
             ..Self::new("claude")
         }
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use openclaw_schema::{
     config::{
-        self, Agents, CliBackend, CliInputMode, CliOutputMode, Models, Provider, ProviderKey, is_variable,
+        self, Agents, CliBackend, CliInputMode, CliOutputMode, FastAnswers, Models, Provider, ProviderKey,
+        Thinking, is_variable,
     },
     types::Bounded,
 };
@@ -22,8 +23,8 @@ use super::{
 };
 use crate::{
     backend::settings::{
-        Api, CliInput, CliOutput, CliSettings, Deadlines, ModelChoice, ModelEntry, ModelRow, ModelSettings,
-        Prices, ProviderSettings,
+        Api, CliInput, CliOutput, CliSettings, Deadlines, Effort, ModelChoice, ModelEntry, ModelRow,
+        ModelSettings, Prices, ProviderSettings,
     },
     logs::mask::mask,
 };
@@ -97,7 +98,15 @@ pub(super) fn check(models: &Models, agents: &Agents, warnings: &mut Vec<String>
             }
         }
     }
-    for (_, cli) in &agents.defaults.cli_backends {
+    for (id, cli) in &agents.defaults.cli_backends {
+        if let Some(args) = &cli.value.thinking_args
+            && args.value.iter().next().is_some()
+            && !args.value.iter().any(|arg| arg.value.contains("{level}"))
+        {
+            let path = ["agents", "defaults", "cliBackends", id, "thinkingArgs"];
+            let problem = "must hold `{level}` where the level of thinking stands";
+            return Err(bad_value(&path, args.source.clone(), problem));
+        }
         let args = cli.value.args.iter().flat_map(|args| &args.value);
         for arg in args.filter(|arg| mask(arg.value.clone()) != arg.value) {
             warnings.push(format!(
@@ -122,7 +131,12 @@ fn model_row(row: &config::ModelRow) -> ModelRow {
     fn number<const MAX: u64>(given: &Option<Sourced<Bounded<1, MAX>>>) -> Option<u64> {
         given.as_ref().map(|number| number.value.get())
     }
-    let gives_usage = row.compat.supports_usage_in_streaming.as_ref();
+    let compat = &row.compat;
+    let gives_usage = compat.supports_usage_in_streaming.as_ref();
+    let efforts = match &compat.supports_reasoning_effort {
+        Some(supports) if !supports.value => Some(Vec::new()),
+        _ => compat.supported_reasoning_efforts.as_ref().map(|efforts| efforts.value.to_vec()),
+    };
     ModelRow {
         id: row.id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
         name: row.name.as_ref().map(|name| name.value.clone()),
@@ -134,7 +148,9 @@ fn model_row(row: &config::ModelRow) -> ModelRow {
             cache_read: cost.value.cache_read.get(),
             cache_write: cost.value.cache_write.get(),
         }),
-        reasoning: row.reasoning.as_ref().is_some_and(|reasoning| reasoning.value),
+        // As in stock: a model that is declared reasons where that is declared too.
+        reasoning: Some(row.reasoning.as_ref().is_some_and(|reasoning| reasoning.value)),
+        efforts,
         no_usage: gives_usage.is_some_and(|gives| !gives.value),
     }
 }
@@ -164,12 +180,24 @@ pub(super) fn resolve_models(
                 let entry = &entry.value;
                 let alias = entry.alias.as_ref().map(|alias| alias.value.clone());
                 let runtime = entry.agent_runtime.cli().map(str::to_owned);
-                (name.clone(), ModelEntry { alias, runtime, params: entry.params.clone() })
+                let params = &entry.params;
+                let resolved = ModelEntry {
+                    alias,
+                    runtime,
+                    params: params.all.clone(),
+                    effort: Effort { thinking: params.thinking.0, fast_mode: params.fast_mode.0 },
+                    fast_auto: params.fast_auto_on_seconds.map(Duration::from_secs),
+                };
+                (name.clone(), resolved)
             })
             .collect(),
+        effort: effort(defaults.thinking_default.as_ref(), defaults.fast_mode_default.as_ref()),
         ..ModelSettings::default()
     };
     for (id, agent) in &config.agents.entries {
+        let agent_effort =
+            effort(agent.value.thinking_default.as_ref(), agent.value.fast_mode_default.as_ref());
+        settings.agent_efforts.insert(id.clone(), agent_effort);
         if let Some(choice) = &agent.value.model {
             settings.agents.insert(id.clone(), resolved(choice)?);
         }
@@ -223,6 +251,13 @@ pub(super) fn resolve_models(
         ));
     }
     Ok(settings)
+}
+
+fn effort(thinking: Option<&Sourced<Thinking>>, fast_mode: Option<&Sourced<FastAnswers>>) -> Effort {
+    Effort {
+        thinking: thinking.and_then(|given| given.value.0),
+        fast_mode: fast_mode.and_then(|given| given.value.0),
+    }
 }
 
 /// The providers that choices and entries name.
@@ -413,6 +448,11 @@ fn resolve_cli(id: &str, cli: &Sourced<CliBackend>, env: &Env) -> Result<CliSett
     let aliases = cli.model_aliases.iter().map(|(alias, name)| (alias.clone(), name.value.clone()));
     settings.model_aliases.extend(aliases);
     settings.system_prompt_arg = text(&cli.system_prompt_arg).or(settings.system_prompt_arg);
+    if let Some(args) = &cli.thinking_args {
+        settings.thinking_args = args.value.to_vec();
+    }
+    let aliases = cli.thinking_aliases.iter().map(|(alias, name)| (alias.clone(), name.value.clone()));
+    settings.thinking_aliases.extend(aliases);
     if let Some(max) = &cli.max_prompt_arg_chars {
         let max = usize::try_from(max.value.get()).unwrap_or(usize::MAX);
         settings.max_prompt_arg_bytes = max.min(settings.max_prompt_arg_bytes);
@@ -530,6 +570,11 @@ mod tests {
                 "did you mean `jsonl`",
             ),
             (r#"{ agents: { defaults: { model: { fallbacks: "x" } } } }"#, "agents.defaults.model.fallbacks"),
+            (r#"{ agents: { defaults: { thinkingDefault: "hard" } } }"#, "agents.defaults.thinkingDefault"),
+            (
+                r#"{ agents: { defaults: { cliBackends: { x: { command: "x", thinkingArgs: ["-e"] } } } } }"#,
+                "{level}",
+            ),
         ] {
             let message = refused(text);
             assert!(message.contains(part) && !message.contains("hush"), "{message}");
@@ -557,6 +602,33 @@ mod tests {
     fn an_ollama_endpoint_of_stock_is_spoken_to_at_the_common_api() {
         let text = r#"{ models: { providers: { ollama: { baseUrl: "http://h:11434", api: "ollama" } } } }"#;
         assert_eq!(settings(text, &[]).providers["ollama"].base_url, "http://h:11434/v1");
+    }
+
+    #[test]
+    fn how_much_models_think_is_said_of_all_of_agents_and_of_single_models() {
+        let settings = settings(
+            r#"{
+            agents: {
+                defaults: { thinkingDefault: "low", fastModeDefault: "auto", models: { "a/m": {
+                    params: { thinking: "x-high", fastMode: true, fastAutoOnSeconds: 5 } } },
+                    cliBackends: { x: { command: "x", thinkingArgs: ["-e", "{level}"],
+                                        thinkingAliases: { max: "ultra" } } } },
+                entries: { work: { thinkingDefault: false } } },
+            models: { providers: { a: { baseUrl: "http://h", models: [
+                { id: "m", reasoning: true, compat: { supportedReasoningEfforts: ["low", "xhigh"] } },
+                { id: "n", compat: { supportsReasoningEffort: false } }] } } } }"#,
+            &[],
+        );
+        let effort = |thinking, fast_mode| Effort { thinking, fast_mode };
+        assert_eq!(settings.effort, effort(Some(ThinkingLevel::Low), Some(FastMode::WORD)));
+        assert_eq!(settings.agent_efforts["work"], effort(Some(ThinkingLevel::Off), None));
+        let entry = &settings.entries["a/m"];
+        assert_eq!(entry.effort, effort(Some(ThinkingLevel::Xhigh), Some(FastMode::Flag(true))));
+        assert_eq!(entry.fast_auto, Some(Duration::from_secs(5)));
+        let rows = &settings.providers["a"].models;
+        assert_eq!(rows[0].efforts.as_deref(), Some(&["low".to_owned(), "xhigh".to_owned()][..]));
+        assert_eq!((rows[1].efforts.as_deref(), rows[1].reasoning), (Some(&[][..]), Some(false)));
+        assert_eq!(settings.clis["x"].thinking_aliases["max"], "ultra");
     }
 
     #[test]

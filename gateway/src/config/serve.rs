@@ -169,6 +169,7 @@ fn resolve_on(
     let models = ModelSettings {
         raw_stream: raw_stream(locations, env, options)?,
         cli_logs: options.cli_backend_logs,
+        processes: Some(locations.state().processes_dir()),
         ..resolve_models(config, env, &mut warnings)?
     };
 

@@ -24,20 +24,22 @@ use crate::settings::Announcement;
 
 /// The subsystem that the log names.
 const TARGET: &str = "discovery";
-/// How often the responder may fail before it is left alone. users.md R19.
-const MAX_FAILURES: u32 = 5;
 /// How long a responder must last for its earlier failures to be forgotten.
 const STABLE: Duration = Duration::from_secs(600);
-/// The wait before the responder is started again; it doubles with each failure.
+/// The wait before the responder is started again after a failure; it doubles with each, up to the longest. It never
+/// ends: what keeps a responder from its work, be it another machine, may go away. users.md R19 wants no loop.
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 /// How many new names may be needed before it is clear that the network echoes or contests every one.
 const MAX_RENAMES: u32 = 20;
 /// How many answers may leave by one interface within a second. The responder keeps each record to one a second,
 /// as RFC 6762 section 6 asks, but for the defence of its names and for answers to one machine alone: these are as
 /// many as somebody asks for.
 const MAX_ANSWERS: u32 = 20;
-/// How long it is silent after more than that; it doubles each time, up to 32 times as long.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long it is silent after more than that; it doubles each time, up to the longest. So a network that never stops
+/// asking gets [`MAX_ANSWERS`] a minute in the end, and still finds the gateway.
+const FIRST_SILENCE: Duration = Duration::from_secs(5);
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// How often the host's name and the certificate are looked at: they change while a gateway runs.
 const SUBJECT_CHECK: Duration = Duration::from_secs(60);
 /// How long saying goodbye may take. It is said twice, 120 ms apart, since packets get lost.
@@ -156,40 +158,49 @@ async fn supervise(
         if begun.elapsed() >= STABLE {
             (failures, floods) = (0, 0);
         }
-        let problem = match end {
+        let pause = match end {
             End::Stopped => return,
             End::Changed => continue,
             End::Flooded(interface) => {
-                let silence = SILENCE * 2_u32.pow(floods.min(5));
-                floods += 1;
-                log.warn(&format!(
-                    "more than {MAX_ANSWERS} questions a second were to be answered on {interface}; unannounced for \
-                     {} s",
-                    silence.as_secs()
-                ));
-                tokio::select! {
-                    () = sleep(silence) => continue,
-                    () = stop.cancelled() => return,
+                let silence = doubled(FIRST_SILENCE, floods, LONGEST_SILENCE);
+                // Said once for as long as it lasts; how it goes on follows from it.
+                if floods == 0 {
+                    log.warn(&format!(
+                        "more than {MAX_ANSWERS} questions a second were to be answered on {interface}; unannounced for \
+                         {} s, and again, up to {} s each time, while that goes on",
+                        silence.as_secs(),
+                        LONGEST_SILENCE.as_secs()
+                    ));
+                } else {
+                    tracing::debug!(target: TARGET, interface, ?silence, "too many questions still");
                 }
+                floods += 1;
+                silence
             }
-            End::Failed(problem) => problem,
+            End::Failed(problem) => {
+                let backoff = doubled(FIRST_BACKOFF, failures, LONGEST_BACKOFF);
+                if failures == 0 {
+                    log.warn(&format!(
+                        "multicast DNS failed and is started again, at intervals of up to {} s: {problem}",
+                        LONGEST_BACKOFF.as_secs()
+                    ));
+                } else {
+                    tracing::debug!(target: TARGET, problem, ?backoff, "multicast DNS failed again");
+                }
+                failures += 1;
+                backoff
+            }
         };
-        failures += 1;
-        if failures == MAX_FAILURES {
-            tracing::warn!(
-                target: TARGET,
-                problem,
-                "multicast DNS failed {MAX_FAILURES} times; the gateway goes on unannounced until it is started again"
-            );
-            return;
-        }
-        log.warn(&format!("multicast DNS failed and is started again: {problem}"));
-        let backoff = FIRST_BACKOFF * 2_u32.pow(failures - 1);
         tokio::select! {
-            () = sleep(backoff) => {}
+            () = sleep(pause) => {}
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// `first`, doubled as often as said, but no longer than `longest`.
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
 }
 
 /// One responder with its thread, which ends with it, goodbye included.
@@ -375,6 +386,12 @@ mod tests {
         // The second "a" was told of with the line after it.
         assert_eq!(kept_back, 10_000 - (LOG_BURST - 1) + 1);
         assert_eq!(log.admit("d", begun + LOG_INTERVAL), None);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_never_end() {
+        let silence = |times| doubled(FIRST_SILENCE, times, LONGEST_SILENCE).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 1000, u32::MAX].map(silence), [5, 10, 20, 40, 60, 60, 60]);
     }
 
     #[test]

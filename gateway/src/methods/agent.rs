@@ -8,9 +8,12 @@ use jsonrpsee::{
 };
 use openclaw_schema::{
     ErrorCode, RpcError, Scope,
-    methods::agent::{
-        AgentAbortParams, AgentAbortResult, AgentAck, AgentMethod, AgentParams, AgentWaitParams,
-        AgentWaitResult,
+    methods::{
+        agent::{
+            AgentAbortParams, AgentAbortResult, AgentAck, AgentMethod, AgentParams, AgentWaitParams,
+            AgentWaitResult,
+        },
+        models::{ModelInfo, ThinkingLevel},
     },
     server::AgentServer,
     types::Text,
@@ -27,6 +30,11 @@ impl AgentServer for Handlers {
             require(caller(extensions)?, AgentMethod::Agent.name(), Scope::OperatorAdmin)?;
         }
         ensure_not_delivered(params.deliver, AgentMethod::Agent.name()).map_err(refuse)?;
+        let named = params.thinking.as_ref().map(Text::as_str);
+        let [agent_id, key, model] =
+            [as_text(&params.agent_id), as_text(&params.session_key), as_text(&params.model)];
+        let method = AgentMethod::Agent.name();
+        let thinking = self.thinking(method, named, agent_id, key, model).await.map_err(refuse)?;
         let request = RunRequest {
             message: params.message.into_string(),
             idempotency_key: params.idempotency_key.into_string(),
@@ -35,6 +43,8 @@ impl AgentServer for Handlers {
             session_key: params.session_key.map(Text::into_string),
             model: params.model.map(Text::into_string),
             timeout: params.timeout.map(|seconds| Duration::from_secs(seconds.get())),
+            thinking,
+            fast_mode: None,
             extra_system_prompt: params.extra_system_prompt.map(Text::into_string),
             label: params.label.map(Text::into_string),
         };
@@ -52,6 +62,64 @@ impl AgentServer for Handlers {
 
     async fn agent_abort(&self, params: AgentAbortParams) -> RpcResult<AgentAbortResult> {
         self.context.runs.abort(params.run_id.as_str()).await.map_err(|error| refuse(untold(&error)))
+    }
+}
+
+/// A text of params, whatever its bounds.
+fn as_text<const MIN: usize, const MAX: usize>(text: &Option<Text<MIN, MAX>>) -> Option<&str> {
+    text.as_ref().map(Text::as_str)
+}
+
+impl Handlers {
+    /// The level of thinking that a call names, where it names one; the model is that of the call, or else of its session.
+    pub(super) async fn thinking(
+        &self,
+        method: &str,
+        named: Option<&str>,
+        agent_id: Option<&str>,
+        session_key: Option<&str>,
+        model: Option<&str>,
+    ) -> Result<Option<ThinkingLevel>, RpcError> {
+        let Some(named) = named.filter(|named| !matches!(*named, "" | "default" | "inherit")) else {
+            return Ok(None);
+        };
+        let context = &self.context;
+        let address = session_key.and_then(|key| context.runs.address(agent_id, key).ok());
+        let session = match &address {
+            // What cannot be read is the business of the run.
+            Some(address) if model.is_none() => context.sessions.get(&address.key).await.ok().flatten(),
+            _ => None,
+        };
+        let chosen = model.or(session.as_ref().and_then(|session| session.settings.model.as_deref()));
+        let agent_id = address.as_ref().map(|address| address.agent_id.as_str()).or(agent_id);
+        let agent_id = agent_id.unwrap_or(&context.agents.default_id);
+        let model = context.runs.model_of(agent_id, chosen);
+        self.thinking_level(method, "/thinking", named, model.as_ref()).map(Some)
+    }
+
+    /// The level of a name, if `model` has it.
+    pub(super) fn thinking_level(
+        &self,
+        method: &str,
+        path: &str,
+        named: &str,
+        model: Option<&ModelInfo>,
+    ) -> Result<ThinkingLevel, RpcError> {
+        let level: ThinkingLevel =
+            named.parse().map_err(|error| invalid(method, path, &format!("`{named}` {error}")))?;
+        let levels = model.and_then(|model| self.context.runs.backend().thinking_levels(model));
+        match (model, levels) {
+            (Some(model), Some(levels)) if !levels.contains(&level) => {
+                let name = format!("{}/{}", model.provider, model.id);
+                let names = levels.into_iter().map(ThinkingLevel::name).collect::<Vec<_>>().join(", ");
+                let mut reason = format!("the model `{name}` has no level `{named}`; it has {names}");
+                if names == ThinkingLevel::Off.name() {
+                    reason.push_str(" alone, as far as its configuration says");
+                }
+                Err(invalid(method, path, &reason))
+            }
+            _ => Ok(level),
+        }
     }
 }
 

@@ -32,8 +32,14 @@ use crate::{
 impl ChatServer for Handlers {
     async fn chat_send(&self, params: ChatSendParams) -> RpcResult<ChatSendResult> {
         self.ensure_sendable(&params).await.map_err(refuse)?;
+        let named = params.thinking.as_ref().map(Text::as_str);
+        let agent_id = params.agent_id.as_ref().map(Text::as_str);
+        let method = ChatMethod::ChatSend.name();
+        let thinking = self.thinking(method, named, agent_id, Some(params.session_key.as_str()), None).await;
         let request = RunRequest {
             origin: Origin::Chat,
+            thinking: thinking.map_err(refuse)?,
+            fast_mode: params.fast_mode,
             agent_id: params.agent_id.map(Text::into_string),
             session_key: Some(params.session_key.into_string()),
             timeout: params.timeout_ms.map(|timeout| Duration::from_millis(timeout.get())),

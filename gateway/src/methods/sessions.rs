@@ -100,7 +100,9 @@ impl SessionsServer for Handlers {
         let model = params.model.map(Text::into_string);
         self.ensure_model(&address, model.as_deref()).map_err(refuse)?;
         let [label, category] = [params.label, params.category].map(|text| text.map(Text::into_string));
-        let (thinking, fast_mode) = (params.thinking_level.map(Text::into_string), params.fast_mode);
+        let thinking = params.thinking_level.as_ref().map(Text::as_str);
+        let thinking = self.ensure_thinking(method, &address, thinking, model.as_deref()).map_err(refuse)?;
+        let fast_mode = params.fast_mode;
         let change = move |session: &mut Session| {
             keep(&mut session.label, label);
             let settings = &mut session.settings;
@@ -138,6 +140,18 @@ impl SessionsServer for Handlers {
         }
         let model = params.model.as_ref().and_then(Option::as_ref).map(Text::as_str);
         self.ensure_model(&address, model).map_err(refuse)?;
+        let thinking = match &params.thinking_level {
+            None => None,
+            Some(None) => Some(None),
+            Some(Some(named)) => {
+                let stored = self.context.sessions.get(&address.key).await.map_err(failed(method))?;
+                let stored = stored.as_ref().and_then(|session| session.settings.model.as_deref());
+                // The model that the session has after this call.
+                let chosen = if params.model.is_some() { model } else { stored };
+                let level = self.ensure_thinking(method, &address, Some(named.as_str()), chosen);
+                Some(level.map_err(refuse)?)
+            }
+        };
         let expected =
             expected(params.expected_session_id.as_ref(), params.expected_lifecycle_revision.as_ref());
         let change = move |session: &mut Session| {
@@ -150,7 +164,7 @@ impl SessionsServer for Handlers {
             set(&mut settings.color, params.color);
             set(&mut settings.category, params.category);
             set(&mut settings.model, params.model);
-            set(&mut settings.thinking_level, params.thinking_level);
+            settings.thinking_level = thinking.unwrap_or(settings.thinking_level.take());
             settings.fast_mode = params.fast_mode.unwrap_or(settings.fast_mode);
             set(&mut settings.verbose_level, params.verbose_level);
             set(&mut settings.reasoning_level, params.reasoning_level);
@@ -315,6 +329,20 @@ impl Handlers {
                 Err(RpcError::not_found("/model", format!("no model `{name}`; `models.list` lists them")))
             }
         }
+    }
+
+    /// The level of thinking that is chosen for a session whose model is `chosen`, by its usual name.
+    fn ensure_thinking(
+        &self,
+        method: SessionsMethod,
+        address: &SessionAddress,
+        named: Option<&str>,
+        chosen: Option<&str>,
+    ) -> Result<Option<String>, RpcError> {
+        let Some(named) = named else { return Ok(None) };
+        let model = self.context.runs.model_of(&address.agent_id, chosen);
+        let level = self.thinking_level(method.name(), "/thinkingLevel", named, model.as_ref())?;
+        Ok(Some(level.name().to_owned()))
     }
 
     fn model_of(&self, session: &Session) -> Option<ModelInfo> {

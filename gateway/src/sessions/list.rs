@@ -198,6 +198,8 @@ mod tests {
             context_window: Some(7),
             reasoning: false,
             tags: Vec::new(),
+            thinking_levels: Vec::new(),
+            thinking_default: None,
             available: None,
         };
         let address =

@@ -26,7 +26,7 @@ use super::{
     list::{GLOBAL, PREVIEW_CHARS, beginning, defaults, display_name, row, unused_row},
 };
 use crate::{
-    backend::{BackendRequest, TextSink},
+    backend::{BackendRequest, Meter, TextSink},
     events::{Audience, EventBus},
     runs::{Aborted, Runs},
     store::{ListFilter, SessionChange, Store, StoreError},
@@ -531,6 +531,9 @@ impl Sessions {
             history: past.into_turns(),
             message: COMPACTION_PROMPT.to_owned(),
             extra_system_prompt: None,
+            thinking: None,
+            fast_mode: None,
+            meter: Meter::default(),
             cancel: cancel.clone(),
         };
         // A caller that leaves takes the work with it.

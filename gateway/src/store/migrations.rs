@@ -129,4 +129,14 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (day, agent_id, provider, model)
     ) STRICT, WITHOUT ROWID;
     ",
+    // What runs have said while they go on.
+    "
+    CREATE TABLE run_texts (
+        run INTEGER NOT NULL,
+        -- The byte of the text that the piece begins at.
+        start INTEGER NOT NULL,
+        piece TEXT NOT NULL,
+        PRIMARY KEY (run, start)
+    ) STRICT, WITHOUT ROWID;
+    ",
 ];

@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use openclaw_schema::{
-    methods::agent::{AgentWaitResult, TokenUsage},
+    methods::{
+        agent::{AgentWaitResult, TokenUsage},
+        models::ThinkingLevel,
+        sessions::FastMode,
+    },
     types::TimestampMs,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -39,6 +43,10 @@ pub(crate) struct StoredRequest {
     pub(crate) model: Option<String>,
     /// In milliseconds; zero for none.
     pub(crate) timeout_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thinking: Option<ThinkingLevel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fast_mode: Option<FastMode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) extra_system_prompt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +82,8 @@ pub(crate) struct OpenRun {
     pub(crate) transcript: Option<i64>,
     /// What is asked, when it has not started.
     pub(crate) request: Option<StoredRequest>,
+    /// What it has said, as far as that was kept.
+    pub(crate) text: String,
 }
 
 /// What a run begins with.
@@ -200,6 +210,7 @@ impl Store {
             if ended == 0 {
                 return Ok(None);
             }
+            connection.prepare_cached("DELETE FROM run_texts WHERE run = ?1")?.execute([end.seq])?;
             // The transcript of a session that was reset meanwhile is the session's no more, and is swept with all that
             // is in it.
             let message = match (end.transcript, end.entry) {
@@ -224,6 +235,20 @@ impl Store {
             sessions::save(connection, &session)?;
             Ok(Some((Some(Box::new(session)), message.filter(|_| is_current))))
         })
+    }
+
+    /// Keeps a piece of what a run says, which begins at byte `start` of its text. Nothing is kept of a run that has ended.
+    pub(crate) async fn keep_text(&self, seq: i64, start: usize, piece: String) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO run_texts (run, start, piece)
+                     SELECT seq, ?2, ?3 FROM runs WHERE seq = ?1 AND ended_at_ms IS NULL",
+                )?
+                .execute(params![seq, i64::try_from(start).unwrap_or(i64::MAX), piece])
+                .map(drop)
+        })
+        .await
     }
 
     /// The run of an id, unless it ended before `keep_from`: that of `agent` before that of `chat`.
@@ -251,7 +276,7 @@ impl Store {
     /// Every run without an outcome, in the order of acceptance, and how many sessions there are.
     pub(crate) async fn recover(&self) -> Result<(Vec<OpenRun>, SessionCounts), StoreError> {
         self.write(|connection| {
-            let open = connection
+            let mut open: Vec<OpenRun> = connection
                 .prepare(&format!(
                     "SELECT {COLUMNS}, seq, origin, transcript, request FROM runs WHERE ended_at_ms IS NULL ORDER BY seq"
                 ))?
@@ -263,9 +288,15 @@ impl Store {
                         origin: named(row, 9, Origin::from_name)?,
                         transcript: row.get(10)?,
                         request: if has_request { Some(json(row, 11)?) } else { None },
+                        text: String::new(),
                     })
                 })?
                 .collect::<rusqlite::Result<_>>()?;
+            let mut pieces = connection.prepare("SELECT piece FROM run_texts WHERE run = ?1 ORDER BY start")?;
+            for run in &mut open {
+                run.text =
+                    pieces.query_map([run.seq], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<_>>()?;
+            }
             Ok((open, sessions::counts(connection)?))
         })
         .await

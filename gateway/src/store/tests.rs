@@ -66,6 +66,25 @@ async fn a_file_of_an_earlier_layout_is_brought_up_to_date_and_keeps_what_it_hol
 }
 
 #[tokio::test]
+async fn runs_of_an_earlier_layout_are_read_and_taken_up() {
+    // Written by the gateway of layout 2, which was killed over the run `k2`.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("gateway.sqlite");
+    std::fs::write(&path, include_bytes!("fixtures/layout-2.sqlite")).expect("it writes");
+    let store = Store::new(path);
+    let (open, counts) = store.recover().await.expect("the new tables are there");
+    let [open] = &open[..] else { panic!("one run, not {open:?}") };
+    assert_eq!((open.run.run_id.as_str(), open.text.as_str()), ("k2", ""));
+    assert_eq!(counts.values().sum::<u64>(), 1);
+    let ended =
+        store.run("k1".to_owned(), None, TimestampMs(0)).await.expect("it reads").expect("it is there");
+    let outcome = ended.outcome.and_then(|result| result.outcome).expect("it ended");
+    assert_eq!(outcome.summary, "completed");
+    store.keep_text(open.seq, 0, "You ".to_owned()).await.expect("it can be kept");
+    assert_eq!(store.recover().await.expect("it reads").0[0].text, "You ");
+}
+
+#[tokio::test]
 async fn a_job_that_fails_takes_no_other_with_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = Store::new(directory.path().join("gateway.sqlite"));
@@ -120,6 +139,8 @@ fn last_run(run_id: &str, at: u64, ended: bool) -> LastRun {
         context_window: None,
         reasoning: false,
         tags: Vec::new(),
+        thinking_levels: Vec::new(),
+        thinking_default: None,
         available: None,
     };
     let end = RunEnd { at: TimestampMs(at), status: SessionStatus::Done, error: None, usage: None };

@@ -71,6 +71,7 @@ const SECTIONS: &[(&str, Others)] = &[
     ("agents.defaults.model", Others::Anything),
     ("agents.defaults.models.*", Others::Anything),
     ("agents.defaults.models.*.agentRuntime", Others::Anything),
+    ("agents.defaults.models.*.params", Others::Anything),
     (
         "agents.defaults.cliBackends.*",
         Others::Listed(&[

@@ -30,8 +30,8 @@ use serde::Deserialize;
 
 pub use self::{
     agents::{
-        AgentDefaults, AgentEntry, Agents, CliBackend, Identity, ModelChoice, NamedModel, Reliability,
-        RuntimeChoice, Silence, Watchdog,
+        AgentDefaults, AgentEntry, Agents, CliBackend, FastAnswers, Identity, ModelChoice, ModelParams,
+        NamedModel, Reliability, RuntimeChoice, Silence, Thinking, Watchdog,
     },
     discovery::{Discovery, Interfaces, Mdns, WideArea},
     gateway::{Auth, ControlUi, Gateway, Limits, Nodes, Pairing, RateLimit, Reload, Remote, Tailscale, Tls},

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Amount, Entries, ProviderKey, RuntimeChoice, Secret, Sourced};
+use super::{Amount, Entries, ProviderKey, RuntimeChoice, Secret, Sourced, Texts};
 use crate::types::Bounded;
 
 /// A number of tokens, at least 1.
@@ -96,4 +96,8 @@ pub struct Compat {
     /// Whether an answer in pieces ends with how many tokens it took.
     #[schemars(extend("default" = true))]
     pub supports_usage_in_streaming: Option<Sourced<bool>>,
+    /// Whether it takes a word on how much to think. By default it does where the model thinks.
+    pub supports_reasoning_effort: Option<Sourced<bool>>,
+    /// The words that it takes, such as `low` and `high`. By default all.
+    pub supported_reasoning_efforts: Option<Sourced<Texts>>,
 }

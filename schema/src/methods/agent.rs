@@ -34,8 +34,9 @@ pub struct AgentParams {
     /// How long the run may take, in seconds. 600 by default; 0 for as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Bounded<0, 86_400>>,
-    /// How much the model is to think before it answers. A hint that only models with `reasoning` heed; this gateway
-    /// passes it to none yet.
+    /// How much the model is to think before it answers: `off`, `minimal`, `low`, `medium`, `high`, `xhigh`, `adaptive`
+    /// or `max`. `models.list` tells which of them a model has; another one is refused. Absent, empty or `default`: what
+    /// the session, or else the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<Text<0, 64>>,
     /// Whether the answer is also delivered to a chat channel. This gateway has none: a call with `true` is refused.

@@ -33,11 +33,13 @@ pub struct ChatSendParams {
     /// The id that the session must have. The call is refused when the session has another one, or none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Text<1, 64>>,
-    /// How much the model is to think before it answers. A hint that only models with `reasoning` heed; this gateway
-    /// passes it to none yet.
+    /// How much the model is to think before it answers: `off`, `minimal`, `low`, `medium`, `high`, `xhigh`, `adaptive`
+    /// or `max`. `models.list` tells which of them a model has; another one is refused. Absent, empty or `default`: what
+    /// the session, or else the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<Text<0, 64>>,
-    /// Whether the model is to answer faster. A hint; this gateway passes it to no model yet.
+    /// Whether the model is to answer faster, at a higher price. A hint that OpenAI's and Anthropic's own endpoints take.
+    /// Absent: what the session, or else the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_mode: Option<FastMode>,
     /// What happens when a run goes on in the session already. This gateway knows one way, which is also the default.

@@ -1,5 +1,7 @@
 //! `models.*`: the model catalogue. Shapes follow wire.md section 10.
 
+use std::{fmt, str::FromStr};
+
 use jsonrpsee::{core::RpcResult, proc_macros::rpc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,9 +81,112 @@ pub struct ModelInfo {
     /// `default` for the model that is used when none is named, `fallback` for those that follow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// The levels of thinking that it has, least first; absent where that is not known, and every level is passed on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thinking_levels: Vec<ThinkingOption>,
+    /// The level of a run that names none; absent where the model decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking_default: Option<ThinkingLevel>,
     /// Whether it can be used now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<bool>,
+}
+
+/// How much a model thinks before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ThinkingLevel {
+    /// Not at all, where the model lets that be chosen.
+    Off,
+    /// As little as it can.
+    Minimal,
+    /// A little.
+    Low,
+    /// A good deal.
+    Medium,
+    /// Much.
+    High,
+    /// More than much; few models have it.
+    Xhigh,
+    /// As much as the model sees fit.
+    Adaptive,
+    /// As much as it can.
+    Max,
+}
+
+impl ThinkingLevel {
+    /// All levels, least first.
+    pub const ALL: [Self; 8] = [
+        Self::Off,
+        Self::Minimal,
+        Self::Low,
+        Self::Medium,
+        Self::High,
+        Self::Xhigh,
+        Self::Adaptive,
+        Self::Max,
+    ];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Xhigh => "xhigh",
+            Self::Adaptive => "adaptive",
+            Self::Max => "max",
+        }
+    }
+
+    /// The level as `models.list` shows it.
+    #[must_use]
+    pub fn option(self) -> ThinkingOption {
+        ThinkingOption { id: self, label: self.name().to_owned() }
+    }
+}
+
+/// A text that names no [`ThinkingLevel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownThinkingLevel;
+
+impl fmt::Display for UnknownThinkingLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = ThinkingLevel::ALL.map(ThinkingLevel::name);
+        write!(f, "is no level of thinking; there are {}", names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownThinkingLevel {}
+
+impl FromStr for ThinkingLevel {
+    type Err = UnknownThinkingLevel;
+
+    /// Reads a name in any case, and the other spellings that stock clients send.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = text.trim().to_ascii_lowercase();
+        match name.as_str() {
+            "none" | "disabled" => Ok(Self::Off),
+            "highest" => Ok(Self::High),
+            // Stock's word for that and for helpers of the model, which there are none of here.
+            "ultra" => Ok(Self::Max),
+            "x-high" | "x_high" | "extra-high" | "extra high" | "extra_high" => Ok(Self::Xhigh),
+            name => Self::ALL.into_iter().find(|level| level.name() == name).ok_or(UnknownThinkingLevel),
+        }
+    }
+}
+
+/// A level of thinking that a model has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ThinkingOption {
+    /// The level.
+    pub id: ThinkingLevel,
+    /// What people read.
+    pub label: String,
 }
 
 /// The model catalogue.
@@ -105,6 +210,8 @@ fn models_list() -> Examples<ModelsListParams, ModelsListResult> {
             context_window: Some(8192),
             reasoning: false,
             tags: vec!["default".to_owned()],
+            thinking_levels: Vec::new(),
+            thinking_default: None,
             available: Some(true),
         }],
     };

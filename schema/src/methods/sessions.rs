@@ -521,10 +521,10 @@ pub struct SessionsCreateParams {
     /// The model of its runs, as `provider/id` or an id of the catalogue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Text<1, 256>>,
-    /// How much its models are to think. A hint; this gateway passes it to none yet.
+    /// How much its models are to think: a level of `models.list`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking_level: Option<Text<1, 64>>,
-    /// Whether its models are to answer faster. A hint; this gateway passes it to none yet.
+    /// Whether its models are to answer faster, at a higher price. A hint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_mode: Option<FastMode>,
 }
@@ -593,11 +593,11 @@ pub struct SessionsPatchParams {
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = Value::Null))]
     pub model: Option<Option<Text<1, 256>>>,
-    /// How much its models are to think; null for the default. A hint; this gateway passes it to none yet.
+    /// How much its models are to think: a level of `models.list`; null for the default.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = Value::Null))]
     pub thinking_level: Option<Option<Text<1, 64>>>,
-    /// Whether its models are to answer faster; null for the default. A hint; this gateway passes it to none yet.
+    /// Whether its models are to answer faster, at a higher price; null for the default. A hint.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = Value::Null))]
     pub fast_mode: Option<Option<FastMode>>,

@@ -139,9 +139,9 @@ pub struct UsageTotals {
 pub trait Usage {
     /// Adds up what runs consumed and what that cost, by day and by model.
     ///
-    /// A run counts for the model that answered it, on the day when it ended. One that failed or was ended before its
-    /// answer was whole is in no sum: nobody told what it consumed. The cost is what the provider told, or else what
-    /// the configured prices were at that time.
+    /// A run counts for the model that answered it, on the day of UTC when it ended, as with stock gateways that are told
+    /// no time zone. One that failed or was aborted counts with what its provider had told by then; where that is
+    /// nothing, it is in no sum. The cost is what the provider told, or else what the configured prices were at that time.
     #[method(name = "cost")]
     #[meta(scope = "operator.read", since = "0.1.0", idempotent, errors(NotFound, Unavailable), examples = usage_cost)]
     async fn usage_cost(&self, params: UsageCostParams) -> RpcResult<UsageCostResult>;
