@@ -471,6 +471,8 @@ fn text(env: &Env, name: &str) -> Option<SecretString> {
 mod tests {
     use std::path::Path;
 
+    use openclaw_schema::methods::{models::ThinkingLevel, sessions::FastMode};
+
     use super::*;
 
     fn resolve(text: &str, env: &[(&str, &str)]) -> Result<(ModelSettings, Vec<String>), ConfigError> {
