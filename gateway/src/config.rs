@@ -15,6 +15,8 @@ use crate::state::StateError;
 mod auth;
 mod client;
 mod discovery;
+mod change;
+mod edit;
 pub mod env;
 mod file;
 mod json5;
@@ -23,8 +25,10 @@ mod models;
 mod modes;
 mod names;
 mod redact;
+mod save;
 mod serve;
 mod snapshot;
+mod watch;
 
 pub use self::{
     auth::{AuthReport, Candidate, SecretKind, explain_auth},
@@ -33,16 +37,23 @@ pub use self::{
         Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
         wide_area_announcement,
     },
+    edit::{EditError, KeyPath},
     env::Env,
-    file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, Remote},
+    file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, RateLimit, Remote},
     locations::{LocationFlags, Locations},
     models::Models,
     names::{
         AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy,
-        UnknownName,
+        ReloadMode, UnknownName,
     },
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
+    save::Saved,
     snapshot::ConfigFile,
+};
+pub(crate) use self::{
+    change::{Change, ChangeError, Changed},
+    snapshot::scrubbed,
+    watch::Watcher,
 };
 
 /// Where a value came from. Its text names the place a user would change.
@@ -316,6 +327,18 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The key of the file that it is about, its parts joined by dots; absent for the file as a whole, and for what
+    /// stands elsewhere.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Self::BadValue { origin: Source::File { key, .. }, .. }
+            | Self::EmptySecret { origin: Source::File { key, .. } }
+            | Self::UnknownKey { key, .. } => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// What to change: the key, the flag or the variable. Absent where the error's sentence says it already.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -8,17 +8,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use openclaw_schema::{ErrorCode, RpcError};
 use tokio::time::Instant;
 
-use crate::{caller::Caller, context::millis};
+use crate::{caller::Caller, context::millis, settings::LockoutLimits};
 
-/// How many failures within the window lock an address out.
-const FAILURES: usize = 10;
-/// The window.
-const WINDOW: Duration = Duration::from_secs(60);
-/// For how long an address is locked out.
-const LOCKED: Duration = Duration::from_secs(300);
 /// How long the answer to a wrong secret is held back. wire.md section 4: about 250 ms.
 const DELAY: Duration = Duration::from_millis(250);
 /// How many addresses are remembered. When there are more, those that failed longest ago are forgotten.
@@ -44,8 +39,9 @@ fn network(caller: Caller) -> IpAddr {
 }
 
 /// The failures of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lockout {
+    limits: ArcSwap<LockoutLimits>,
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
 }
 
@@ -60,7 +56,7 @@ pub(crate) fn told(wait: Duration) -> RpcError {
 
 #[derive(Debug)]
 struct Entry {
-    /// The failures within the window, oldest first; no more than [`FAILURES`].
+    /// The failures within the window, oldest first; no more than lock it out.
     failures: VecDeque<Instant>,
     locked_until: Option<Instant>,
 }
@@ -70,21 +66,31 @@ impl Entry {
         self.failures.back().copied()
     }
 
-    fn is_over(&self, now: Instant) -> bool {
+    fn is_over(&self, window: Duration, now: Instant) -> bool {
         self.locked_until.is_none_or(|until| until <= now)
-            && self.last().is_none_or(|last| last + WINDOW <= now)
+            && self.last().is_none_or(|last| last + window <= now)
     }
 }
 
 impl Lockout {
     /// Nobody is locked out.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    pub(crate) fn new(limits: LockoutLimits) -> Self {
+        Self { limits: ArcSwap::from_pointee(limits), entries: Mutex::default() }
+    }
+
+    /// Counts by other bounds from now on. Failures that are remembered count on, and who is locked out stays so.
+    pub(crate) fn change_limits(&self, limits: LockoutLimits) {
+        self.limits.store(limits.into());
+    }
+
+    /// Whether failed attempts are held against the caller.
+    fn counts(&self, caller: Caller) -> bool {
+        caller.may_be_locked_out() || !self.limits.load().exempt_loopback
     }
 
     /// How long the caller has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
     pub(crate) fn retry_after(&self, caller: Caller, kind: CredentialKind) -> Option<Duration> {
-        if !caller.may_be_locked_out() {
+        if !self.counts(caller) {
             return None;
         }
         let now = Instant::now();
@@ -94,29 +100,30 @@ impl Lockout {
 
     /// Counts a failed attempt. Whoever answers it waits for [`Self::delay`] first.
     pub(crate) fn failed(&self, caller: Caller, kind: CredentialKind) {
-        if !caller.may_be_locked_out() {
+        if !self.counts(caller) {
             return;
         }
         let now = Instant::now();
+        let LockoutLimits { max_attempts, window, lockout, .. } = **self.limits.load();
         let mut entries = self.entries();
         let key = (network(caller), kind);
         if entries.len() >= ADDRESSES && !entries.contains_key(&key) {
-            make_room(&mut entries, now);
+            make_room(&mut entries, window, now);
         }
         let entry =
             entries.entry(key).or_insert_with(|| Entry { failures: VecDeque::new(), locked_until: None });
-        entry.failures.retain(|failure| *failure + WINDOW > now);
+        entry.failures.retain(|failure| *failure + window > now);
         entry.failures.push_back(now);
-        if entry.failures.len() >= FAILURES {
+        if entry.failures.len() >= max_attempts {
             entry.failures.clear();
-            entry.locked_until = Some(now + LOCKED);
+            entry.locked_until = Some(now + lockout);
             tracing::warn!(address = %caller.ip, credential = ?kind, "locked out after too many failed attempts");
         }
     }
 
     /// Forgets the failures: the caller knew it after all. One whose failures are not counted clears nobody's.
     pub(crate) fn succeeded(&self, caller: Caller, kind: CredentialKind) {
-        if caller.may_be_locked_out() {
+        if self.counts(caller) {
             self.entries().remove(&(network(caller), kind));
         }
     }
@@ -133,8 +140,12 @@ impl Lockout {
 }
 
 /// Forgets what is over, and if that is nothing, the half that failed longest ago; those locked out go last.
-fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, now: Instant) {
-    entries.retain(|_, entry| !entry.is_over(now));
+fn make_room(
+    entries: &mut HashMap<(IpAddr, CredentialKind), Entry>,
+    window: Duration,
+    now: Instant,
+) {
+    entries.retain(|_, entry| !entry.is_over(window, now));
     if entries.len() < ADDRESSES {
         return;
     }
@@ -163,12 +174,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_failures_within_a_minute_lock_an_address_out_for_five() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(LockoutLimits::default());
         let (caller, other) = (at("192.0.2.7"), at("192.0.2.8"));
         fail(&lockout, caller, 9);
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
         fail(&lockout, caller, 1);
-        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(LOCKED));
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(300)));
         assert_eq!(lockout.retry_after(caller, CredentialKind::DeviceToken), None);
         assert_eq!(lockout.retry_after(other, CredentialKind::Secret), None);
         tokio::time::advance(Duration::from_secs(299)).await;
@@ -178,8 +189,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn bounds_may_change_and_what_was_earned_stays() {
+        let lockout = Lockout::new(LockoutLimits::default());
+        let (caller, other, local) = (at("192.0.2.7"), at("192.0.2.8"), at("127.0.0.1"));
+        fail(&lockout, caller, 10);
+        fail(&lockout, other, 2);
+        lockout.change_limits(LockoutLimits {
+            max_attempts: 3,
+            lockout: Duration::from_secs(7),
+            exempt_loopback: false,
+            ..LockoutLimits::default()
+        });
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(300)));
+        fail(&lockout, other, 1);
+        assert_eq!(lockout.retry_after(other, CredentialKind::Secret), Some(Duration::from_secs(7)));
+        fail(&lockout, local, 3);
+        assert!(lockout.retry_after(local, CredentialKind::Secret).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn slow_failures_and_successes_do_not_add_up() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(LockoutLimits::default());
         let caller = at("192.0.2.7");
         fail(&lockout, caller, 9);
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -191,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn loopback_is_exempt_unless_a_page_is_behind_it() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(LockoutLimits::default());
         for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             fail(&lockout, at(ip), 50);
             assert_eq!(lockout.retry_after(at(ip), CredentialKind::Secret), None);
@@ -200,13 +230,13 @@ mod tests {
         fail(&lockout, page, 9);
         lockout.succeeded(at("127.0.0.1"), CredentialKind::Secret);
         fail(&lockout, page, 1);
-        assert_eq!(lockout.retry_after(page, CredentialKind::Secret), Some(LOCKED));
+        assert_eq!(lockout.retry_after(page, CredentialKind::Secret), Some(Duration::from_secs(300)));
         assert_eq!(lockout.retry_after(at("127.0.0.1"), CredentialKind::Secret), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_a_network_counts_as_one() {
-        let lockout = Lockout::new();
+        let lockout = Lockout::new(LockoutLimits::default());
         fail(&lockout, at("2001:db8::1"), 5);
         fail(&lockout, at("2001:db8::2"), 5);
         assert!(lockout.retry_after(at("2001:db8::3"), CredentialKind::Secret).is_some());

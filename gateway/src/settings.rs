@@ -1,8 +1,9 @@
 //! What a gateway runs with: resolved, validated, ready to use. Where the values come from is the business of
 //! `config`; an embedding program may also write them down itself.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use openclaw_schema::discovery::InterfaceRules;
 use secrecy::SecretString;
 
@@ -50,7 +51,7 @@ pub enum Auth {
 }
 
 /// The agents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agents {
     /// The agent that serves calls that name none. Invariant: an id in `list`.
     pub default_id: String,
@@ -59,7 +60,7 @@ pub struct Agents {
 }
 
 /// One agent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     /// Its id.
     pub id: String,
@@ -94,7 +95,7 @@ pub struct SshHints {
 }
 
 /// The bounds of a gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The largest message from an authenticated caller, in bytes. wire.md section 1: 25 MiB.
     pub max_payload_bytes: usize,
@@ -130,6 +131,35 @@ pub struct Limits {
     pub tick_interval: Duration,
     /// How long a stopping gateway waits for calls in flight.
     pub drain_timeout: Duration,
+    /// When callers that guess are kept out.
+    pub lockout: LockoutLimits,
+}
+
+/// The bounds in force, which may change while a gateway runs. A connection keeps those that it began with.
+pub(crate) type LiveLimits = Arc<ArcSwap<Limits>>;
+
+/// When callers that guess are kept out. wire.md section 4; stock's section `gateway.auth.rateLimit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockoutLimits {
+    /// How many failed attempts within the window lock an address out; at least 1.
+    pub max_attempts: usize,
+    /// The window.
+    pub window: Duration,
+    /// For how long an address is locked out.
+    pub lockout: Duration,
+    /// Whether programs on the gateway's own host are never locked out. Pages in a browser always may be.
+    pub exempt_loopback: bool,
+}
+
+impl Default for LockoutLimits {
+    fn default() -> Self {
+        Self {
+            max_attempts: 10,
+            window: Duration::from_secs(60),
+            lockout: Duration::from_secs(300),
+            exempt_loopback: true,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -152,6 +182,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            lockout: LockoutLimits::default(),
         }
     }
 }

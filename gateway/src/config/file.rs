@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, RemoteTransport,
+    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, ReloadMode, RemoteTransport,
     Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
 };
 use crate::trust::{Network, Origin};
@@ -61,6 +61,8 @@ pub struct Gateway {
     pub allowed_origins: Option<Sourced<Vec<Origin>>>,
     /// `trustedProxies`: proxies that are believed when they name the address of a client.
     pub trusted_proxies: Option<Sourced<Vec<Network>>>,
+    /// `reload.mode`: what a running gateway does when the file changes.
+    pub reload_mode: Option<Sourced<ReloadMode>>,
 }
 
 /// The section `gateway.auth`.
@@ -72,6 +74,21 @@ pub struct Auth {
     pub token: Option<Sourced<SecretString>>,
     /// `password`.
     pub password: Option<Sourced<SecretString>>,
+    /// `rateLimit`.
+    pub rate_limit: RateLimit,
+}
+
+/// The section `gateway.auth.rateLimit`: when callers that guess are kept out.
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    /// `maxAttempts`, from 1 to 1000.
+    pub max_attempts: Option<Sourced<u16>>,
+    /// `windowMs`, from 1.
+    pub window_ms: Option<Sourced<u64>>,
+    /// `lockoutMs`, from 1.
+    pub lockout_ms: Option<Sourced<u64>>,
+    /// `exemptLoopback`.
+    pub exempt_loopback: Option<Sourced<bool>>,
 }
 
 /// The section `gateway.tls`.
@@ -162,6 +179,9 @@ pub struct AgentEntry {
     pub name: Option<Sourced<String>>,
 }
 
+/// The most failed attempts that lock an address out: they are remembered one by one.
+const MAX_ATTEMPTS: u16 = 1000;
+
 /// The longest id of an agent, in bytes: it becomes part of paths.
 const MAX_AGENT_ID_BYTES: usize = 64;
 
@@ -182,7 +202,7 @@ impl Config {
     }
 
     /// Reads `text`, the content of the file at `path`.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let root = json5::parse(text, path)?;
         let path: Arc<Path> = path.into();
         let mut warnings = Vec::new();
@@ -217,12 +237,15 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             "tls",
             "controlUi",
             "trustedProxies",
+            "reload",
         ],
-        &["tailscale", "reload"],
+        &["tailscale"],
         warnings,
     )?;
     let auth = section.section("auth")?;
-    auth.check_keys(&["mode", "token", "password"], &["allowTailscale", "rateLimit"], warnings)?;
+    auth.check_keys(&["mode", "token", "password", "rateLimit"], &["allowTailscale"], warnings)?;
+    let rate_limit = auth.section("rateLimit")?;
+    rate_limit.check_keys(&["maxAttempts", "windowMs", "lockoutMs", "exemptLoopback"], &[], warnings)?;
     let nodes = section.section("nodes")?;
     nodes.check_keys(&["pairing"], &[], warnings)?;
     let pairing = nodes.section("pairing")?;
@@ -254,6 +277,12 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             mode: auth.name("mode")?,
             token: auth.secret("token")?,
             password: auth.secret("password")?,
+            rate_limit: RateLimit {
+                max_attempts: rate_limit.integer("maxAttempts", 1..=MAX_ATTEMPTS)?,
+                window_ms: rate_limit.integer("windowMs", 1..=u64::MAX)?,
+                lockout_ms: rate_limit.integer("lockoutMs", 1..=u64::MAX)?,
+                exempt_loopback: rate_limit.boolean("exemptLoopback")?,
+            },
         },
         tls: Tls {
             enabled: tls.boolean("enabled")?,
@@ -275,7 +304,24 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
         auto_approve_local: pairing.boolean("autoApproveLocal")?,
         allowed_origins: allowed_origins(section, warnings)?,
         trusted_proxies: section.list("trustedProxies")?,
+        reload_mode: reload_mode(section, warnings)?,
     })
+}
+
+fn reload_mode(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Sourced<ReloadMode>>, ConfigError> {
+    let reload = section.section("reload")?;
+    // Stock had a debounce once.
+    reload.check_keys(&["mode"], &["debounceMs"], warnings)?;
+    if let Some(old) = reload.get("mode").and_then(Value::as_str).filter(|mode| matches!(*mode, "hot" | "restart")) {
+        // Stock has retired these two, and reads both as `hybrid`.
+        let source = reload.source("mode");
+        warnings.push(format!("{source} is \"{old}\", which is read as \"hybrid\""));
+        return Ok(Some(Sourced::new(ReloadMode::Hybrid, source)));
+    }
+    reload.name("mode")
 }
 
 fn allowed_origins(

@@ -86,6 +86,16 @@ names! {
 }
 
 names! {
+    /// What a running gateway does when its configuration file changes.
+    ReloadMode {
+        /// It takes over what needs no restart, and says what does.
+        Hybrid = "hybrid",
+        /// It says what has changed, and takes nothing over before a restart.
+        Off = "off",
+    }
+}
+
+names! {
     /// How much a gateway tells the networks it is on about itself, with multicast DNS.
     MdnsMode {
         /// Nothing: it is not announced.

@@ -4,14 +4,15 @@ use std::{
     ffi::OsStr,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
-    Sourced, UnknownName, announcement, auth, env,
+    AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, ReloadMode,
+    Source, Sourced, UnknownName, announcement, auth, env,
     file::{AgentEntry, port, substitute, unknown_name},
     models::resolve_models,
     modes,
@@ -20,7 +21,7 @@ use crate::{
     backend::settings::ModelSettings,
     host,
     logs::{LogFilter, Redactor},
-    settings::{Agent, Agents, Auth, Limits, Settings},
+    settings::{Agent, Agents, Auth, Limits, LockoutLimits, Settings},
     tls::TlsSettings,
     trust::Trust,
 };
@@ -67,6 +68,8 @@ pub struct Resolved {
     pub log: LogSettings,
     /// Whether a signal may restart it.
     pub allows_restart: bool,
+    /// What it does when the configuration file changes.
+    pub reload: ReloadMode,
     /// Where the values came from, for the log of the start.
     pub notes: Vec<Note>,
     /// What looks odd but is not refused, a sentence each.
@@ -203,9 +206,10 @@ fn resolve_on(
             agents,
             discovery: mdns.value,
             models,
-            limits: Limits::default(),
+            limits: Limits { lockout: lockout_limits(config), ..Limits::default() },
         },
         log,
+        reload: config.gateway.reload_mode.as_ref().map_or(ReloadMode::Hybrid, |mode| mode.value),
         allows_restart: config.commands.restart.as_ref().is_none_or(|restart| restart.value),
         notes,
         warnings,
@@ -214,6 +218,18 @@ fn resolve_on(
 
 pub(super) fn flag<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
     value.map(|value| Sourced::new(value, Source::Flag(name)))
+}
+
+/// When callers that guess are kept out.
+fn lockout_limits(config: &Config) -> LockoutLimits {
+    let (given, default) = (&config.gateway.auth.rate_limit, LockoutLimits::default());
+    let ms = |given: &Option<Sourced<u64>>| given.as_ref().map(|ms| Duration::from_millis(ms.value));
+    LockoutLimits {
+        max_attempts: given.max_attempts.as_ref().map_or(default.max_attempts, |most| most.value.into()),
+        window: ms(&given.window_ms).unwrap_or(default.window),
+        lockout: ms(&given.lockout_ms).unwrap_or(default.lockout),
+        exempt_loopback: given.exempt_loopback.as_ref().map_or(default.exempt_loopback, |given| given.value),
+    }
 }
 
 /// Where a gateway listens.

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use openclaw_schema::methods::config::{ConfigGetResult, ConfigIssue};
@@ -10,14 +11,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, ConfigError, Source, json5, redact::Secrets};
+use super::{Config, ConfigError, json5, redact::Secrets};
 use crate::settings::Auth;
 
 /// The configuration file of a running gateway.
 pub struct ConfigFile {
     path: PathBuf,
-    /// What callers present, wherever it came from.
-    credential: Option<SecretString>,
+    /// What callers present or have presented, wherever it came from.
+    credentials: Mutex<Vec<SecretString>>,
     /// Goes into each hash. The rest of the file is no secret: without a key, its hash would let a caller try passwords.
     hash_key: [u8; 32],
 }
@@ -29,13 +30,18 @@ impl ConfigFile {
     ///
     /// When the system gives no random numbers.
     pub fn new(path: PathBuf, auth: &Auth) -> io::Result<Self> {
-        let credential = match auth {
-            Auth::None => None,
-            Auth::Token(secret) | Auth::Password(secret) => Some(secret.clone()),
-        };
         let mut hash_key = [0; 32];
         getrandom::fill(&mut hash_key).map_err(io::Error::other)?;
-        Ok(Self { path, credential, hash_key })
+        let file = Self { path, credentials: Mutex::default(), hash_key };
+        file.add_credential(auth);
+        Ok(file)
+    }
+
+    /// Callers present what `auth` says from now on. What they presented before is kept out of answers still.
+    pub(crate) fn add_credential(&self, auth: &Auth) {
+        if let Auth::Token(secret) | Auth::Password(secret) = auth {
+            self.credentials.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        }
     }
 
     /// Reads it. Blocks.
@@ -79,16 +85,22 @@ impl ConfigFile {
     }
 
     fn told(&self, exists: bool, text: &str) -> ConfigGetResult {
+        let hash = self.hash(exists, text);
+        ConfigGetResult { path: self.path.display().to_string(), hash, ..ConfigGetResult::default() }
+    }
+
+    /// Names a content of the file.
+    pub(super) fn hash(&self, exists: bool, text: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(self.hash_key);
         hash.update([u8::from(exists)]);
         hash.update(text);
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        ConfigGetResult { path: self.path.display().to_string(), hash, ..ConfigGetResult::default() }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn secrets(&self, config: &Value) -> Secrets {
-        Secrets::of(config, self.credential.iter().map(|secret| secret.expose_secret().to_owned()))
+    pub(super) fn secrets(&self, config: &Value) -> Secrets {
+        let credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        Secrets::of(config, credentials.iter().map(|secret| secret.expose_secret().to_owned()))
     }
 
     /// The file.
@@ -104,14 +116,16 @@ impl fmt::Debug for ConfigFile {
     }
 }
 
+/// `text` without the secrets of the file at `path`. Blocks.
+pub(crate) fn scrubbed(path: &Path, text: &str) -> String {
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    let value = json5::parse(&file, path).unwrap_or_default();
+    Secrets::of(&value, []).scrub(text)
+}
+
 /// What is wrong with the file.
 fn issue(error: &ConfigError, secrets: &Secrets) -> ConfigIssue {
-    let path = match error {
-        ConfigError::BadValue { origin: Source::File { key, .. }, .. }
-        | ConfigError::EmptySecret { origin: Source::File { key, .. } }
-        | ConfigError::UnknownKey { key, .. } => key.clone(),
-        _ => String::new(),
-    };
+    let path = error.key().unwrap_or_default();
     // The lines after the first are an excerpt of the file.
     let message = error.to_string();
     let message = message.lines().next().unwrap_or_default();

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -61,6 +61,8 @@ pub(super) fn dropped_message(lines: u64) -> String {
 pub(super) struct Writer {
     path: PathBuf,
     rotation: Rotation,
+    /// The size of one file that is in force.
+    max_bytes: Arc<AtomicU64>,
     /// Tells followers that there is something to read.
     written: watch::Sender<u64>,
     file: Option<OpenFile>,
@@ -98,12 +100,19 @@ struct Repeats {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, rotation: Rotation, written: watch::Sender<u64>) -> Self {
+    /// `max_bytes` takes the place of that of `rotation` and may change.
+    pub(super) fn new(
+        path: PathBuf,
+        rotation: Rotation,
+        max_bytes: Arc<AtomicU64>,
+        written: watch::Sender<u64>,
+    ) -> Self {
         let repeats =
             Repeats { last: Vec::new(), time: Vec::new(), count: 0, since: Instant::now(), gather: GATHER.0 };
         Self {
             path,
             rotation,
+            max_bytes,
             written,
             file: None,
             out: Vec::new(),
@@ -199,6 +208,7 @@ impl Writer {
 
     /// Writes as many of `lines` as the current file takes, at least one. Says how many bytes that were.
     fn write_some(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.rotation.max_bytes = self.max_bytes.load(Ordering::Relaxed);
         let mut file = self.open()?;
         let mut fitting = fitting(lines, self.rotation.max_bytes.saturating_sub(file.length));
         let max_age = i64::try_from(self.rotation.max_age.as_millis()).unwrap_or(i64::MAX);
