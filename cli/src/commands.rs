@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod call;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod describe;
 pub(crate) mod discover;
 pub(crate) mod dns;

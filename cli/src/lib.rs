@@ -26,7 +26,7 @@ use clap_complete::CompleteEnv;
 use openclaw_schema::methods;
 
 use crate::{
-    args::{AuthCommand, Cli, GatewayArgs, GatewayCommand},
+    args::{AuthCommand, Cli, ConfigCommand, GatewayArgs, GatewayCommand},
     argv::{CallScan, OutputFlags},
     commands::completion,
     error::{CliError, Failure, Result},
@@ -133,6 +133,10 @@ fn dispatch(
         Some(GatewayCommand::Logs(args)) => commands::logs::logs(&args, global, printer),
         Some(GatewayCommand::Auth(args)) => match &args.command {
             AuthCommand::Explain(args) => commands::auth::explain(args, global, printer),
+        },
+        Some(GatewayCommand::Config(args)) => match &args.command {
+            ConfigCommand::Set(args) => commands::config::edit::set(args, global, printer),
+            ConfigCommand::Unset(args) => commands::config::edit::unset(args, global, printer),
         },
         Some(GatewayCommand::Schema(args)) => commands::schema::schema(&args, global, printer),
         Some(GatewayCommand::Discover(args)) => commands::discover::discover(&args, global, printer),

@@ -13,9 +13,9 @@ use std::{
 use crate::state::StateError;
 
 mod auth;
+mod change;
 mod client;
 mod discovery;
-mod change;
 mod edit;
 pub mod env;
 mod file;
@@ -37,17 +37,17 @@ pub use self::{
         Discovery, DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
         wide_area_announcement,
     },
-    edit::{EditError, KeyPath},
+    edit::{Edit, EditError, EditOptions, Edited, KeyPath, edit_file},
     env::Env,
     file::{AgentEntry, Agents, Auth, Commands, Config, Gateway, Logging, RateLimit, Remote},
     locations::{LocationFlags, Locations},
     models::Models,
     names::{
-        AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, RemoteTransport, SshHostKeyPolicy,
-        ReloadMode, UnknownName,
+        AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, ReloadMode, RemoteTransport,
+        SshHostKeyPolicy, UnknownName,
     },
-    serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     save::Saved,
+    serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
 };
 pub(crate) use self::{
@@ -96,6 +96,12 @@ impl fmt::Display for Source {
             Self::Default => formatter.write_str("default"),
         }
     }
+}
+
+/// A value written as JSON5, if it is one.
+#[must_use]
+pub fn parse_value(text: &str) -> Option<serde_json::Value> {
+    json5::parse(text, Path::new("")).ok()
 }
 
 /// A value and where it came from.

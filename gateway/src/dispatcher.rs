@@ -301,7 +301,9 @@ impl Dispatcher {
             },
         }));
         match guarded {
-            Ok(Answer::Ready(response)) => Answer::Ready(mended(record, params, id, response, max_response_bytes)),
+            Ok(Answer::Ready(response)) => {
+                Answer::Ready(mended(record, params, id, response, max_response_bytes))
+            }
             Ok(pending) => pending,
             Err(panic) => refused(id, panicked(record, &*panic)),
         }

@@ -142,10 +142,6 @@ impl Gateway {
         self.live.settings()
     }
 
-    pub(crate) fn live(&self) -> &Arc<Live> {
-        &self.live
-    }
-
     /// The addresses it listens on, all with the same port.
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {

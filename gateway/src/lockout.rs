@@ -140,11 +140,7 @@ impl Lockout {
 }
 
 /// Forgets what is over, and if that is nothing, the half that failed longest ago; those locked out go last.
-fn make_room(
-    entries: &mut HashMap<(IpAddr, CredentialKind), Entry>,
-    window: Duration,
-    now: Instant,
-) {
+fn make_room(entries: &mut HashMap<(IpAddr, CredentialKind), Entry>, window: Duration, now: Instant) {
     entries.retain(|_, entry| !entry.is_over(window, now));
     if entries.len() < ADDRESSES {
         return;

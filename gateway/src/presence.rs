@@ -153,8 +153,6 @@ impl Drop for Open<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{auth::CurrentAuth, caller::Caller, connection::Transport, settings::Auth};
 

@@ -169,12 +169,14 @@ impl Typed {
                         }
                         ConfigMethod::ConfigPatch => {
                             let base = client.config_get(NoParams {}).await.map(|config| config.hash);
-                            let params = json!({ "raw": "{logging: {level: 'info'}}", "baseHash": base.ok() });
+                            let params =
+                                json!({ "raw": "{logging: {level: 'info'}}", "baseHash": base.ok() });
                             client.config_patch(params_of(params)).await.map(drop)
                         }
                         ConfigMethod::ConfigApply => {
                             let base = client.config_get(NoParams {}).await.map(|config| config.hash);
-                            let params = json!({ "raw": "{gateway: {mode: 'local'}}", "baseHash": base.ok() });
+                            let params =
+                                json!({ "raw": "{gateway: {mode: 'local'}}", "baseHash": base.ok() });
                             client.config_apply(params_of(params)).await.map(drop)
                         }
                     };

@@ -6,6 +6,7 @@
 //! `probe` and `ssh` look at several.
 
 mod client;
+mod config;
 mod discovery;
 mod fake;
 mod gateway;

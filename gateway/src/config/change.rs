@@ -43,7 +43,9 @@ pub(crate) struct Changed {
 /// Why the configuration was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
-    #[error("the configuration exists, so baseHash must say which content is changed: send `hash` of config.get")]
+    #[error(
+        "the configuration exists, so baseHash must say which content is changed: send `hash` of config.get"
+    )]
     BaseMissing,
     #[error("the configuration has changed since baseHash: read it again with config.get, and send its hash")]
     BaseStale,
@@ -359,14 +361,17 @@ mod tests {
     #[test]
     fn a_patch_keeps_comments_and_deletes_with_null() {
         let bench = Bench::new(TEXT);
-        let patch = json!({ "gateway": { "mode": null, "port": 19001 }, "logging": { "level": "debug", "x": null } });
+        let patch =
+            json!({ "gateway": { "mode": null, "port": 19001 }, "logging": { "level": "debug", "x": null } });
         let changed = bench.patch(&patch, &[]).expect("it is patched");
         assert_eq!(changed.paths, ["gateway.mode", "gateway.port", "logging"]);
         assert!(bench.text().starts_with("// mine") && !bench.text().contains("local"), "{}", bench.text());
         assert_eq!(bench.value()["logging"], json!({ "level": "debug" }));
         assert_eq!(changed.config["gateway"]["auth"]["token"], REDACTED);
         assert_eq!(changed.hash, bench.file.read().hash);
-        assert!(bench.patch(&json!({ "gateway": { "port": 19001 } }), &[]).expect("nothing").paths.is_empty());
+        assert!(
+            bench.patch(&json!({ "gateway": { "port": 19001 } }), &[]).expect("nothing").paths.is_empty()
+        );
     }
 
     #[test]

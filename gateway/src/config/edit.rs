@@ -7,12 +7,17 @@ use std::{fmt, io, path::Path, path::PathBuf, str::FromStr};
 
 use jsonc_parser::{
     ParseOptions,
-    cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode},
+    cst::{CstArray, CstInputValue, CstNode, CstObject, CstObjectProp, CstRootNode, ObjectPropName},
 };
+use openclaw_schema::methods::config::REDACTED;
 use serde_json::{Map, Value};
 
-use super::{ConfigError, json5};
-use crate::state::StateError;
+use super::{
+    Config, ConfigError, Env, Locations, ReloadMode, json5,
+    save::{Saved, save},
+    serve::preview_settings,
+};
+use crate::{Reloaded, state::StateError};
 
 /// Why a configuration was not changed. In no case was anything written.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,9 @@ pub enum EditError {
         /// The file.
         file: PathBuf,
     },
+    /// A value is what is shown in the place of a secret.
+    #[error("{REDACTED} stands in the place of a secret, and is none: give the secret itself")]
+    Hidden,
     /// What the file says now, or would say, is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -113,6 +121,7 @@ impl EditError {
             Self::NoContainer { .. }
             | Self::NoPlace { .. }
             | Self::Missing { .. }
+            | Self::Hidden
             | Self::Io { .. }
             | Self::State(_) => None,
         }
@@ -201,9 +210,7 @@ impl KeyPath {
         for (index, step) in self.steps.iter().enumerate() {
             let at = || written(&self.steps[..index]);
             value = match value {
-                Value::Object(map) => {
-                    map.entry(step.clone()).or_insert_with(|| Value::Object(Map::new()))
-                }
+                Value::Object(map) => map.entry(step.clone()).or_insert_with(|| Value::Object(Map::new())),
                 Value::Array(items) => {
                     let length = items.len();
                     // The place after the last one adds to the array.
@@ -263,6 +270,120 @@ pub(super) fn written<S: AsRef<str>>(steps: &[S]) -> String {
         }
     }
     text
+}
+
+/// One edit.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// Puts a value at a path. Objects on the way are made.
+    Set(KeyPath, Value),
+    /// Takes away what is at a path.
+    Unset(KeyPath),
+}
+
+/// How an edit is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EditOptions {
+    /// Only look what would come of it.
+    pub dry_run: bool,
+    /// Write all of the file anew, as plain JSON, where it cannot be edited in place.
+    pub rewrite: bool,
+}
+
+/// What came of an edit.
+#[derive(Debug)]
+pub struct Edited {
+    /// What was written.
+    pub saved: Saved,
+    /// Whether comments and formatting of the file are gone.
+    pub rewritten: bool,
+    /// What a gateway that runs with the file takes over, and what waits for a restart: as far as can be told without
+    /// its flags.
+    pub effect: Reloaded,
+    /// What looks odd but is not refused, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Edits the configuration file. What it would be is checked first as at a start. No gateway is asked. Blocks.
+///
+/// # Errors
+///
+/// Why nothing was written.
+pub fn edit_file(
+    locations: &Locations,
+    env: &Env,
+    edit: &Edit,
+    options: EditOptions,
+) -> Result<Edited, EditError> {
+    let path = locations.config_file();
+    if let Edit::Set(_, value) = edit
+        && value.to_string().contains(REDACTED)
+    {
+        return Err(EditError::Hidden);
+    }
+    let mut outcome = None;
+    let mut change = |text: Option<&str>| {
+        let text = text.unwrap_or_default();
+        let mut value = json5::parse(text, path)?;
+        match edit {
+            Edit::Set(at, new) => at.set(&mut value, new.clone())?,
+            Edit::Unset(at) => {
+                if !at.unset(&mut value) {
+                    return Err(EditError::Missing { path: at.to_string(), file: path.to_owned() });
+                }
+            }
+        }
+        let mut rewritten = false;
+        let after = match lay(text, &value, path) {
+            Err(EditError::Rewrites { .. }) if options.rewrite => {
+                rewritten = true;
+                plain(&value)
+            }
+            laid => laid?,
+        };
+        let (effect, warnings) = effect(locations, env, text, &after)?;
+        let changed = after != text;
+        outcome = Some(Edited { saved: Saved { changed, backup: None }, rewritten, effect, warnings });
+        Ok(after)
+    };
+    let saved = if options.dry_run {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(EditError::io("read", path)(error)),
+        };
+        change(text.as_deref())?;
+        None
+    } else {
+        Some(save(path, change)?)
+    };
+    let mut edited = outcome.expect("what was saved was made");
+    if let Some(saved) = saved {
+        edited.saved = saved;
+    }
+    Ok(edited)
+}
+
+/// Checks what the file would be, and says what a gateway makes of the difference.
+fn effect(
+    locations: &Locations,
+    env: &Env,
+    before: &str,
+    after: &str,
+) -> Result<(Reloaded, Vec<String>), EditError> {
+    let path = locations.config_file();
+    let config = Config::parse(after, path)?;
+    let mut warnings = config.warnings.clone();
+    let next = preview_settings(locations, &config, env, &mut warnings)?;
+    let now = Config::parse(before, path)
+        .and_then(|config| preview_settings(locations, &config, env, &mut Vec::new()))
+        .unwrap_or_default();
+    let (Some(now), Some(next)) = (now, next) else { return Ok((Reloaded::default(), warnings)) };
+    let mut effect = Reloaded::between(&now.settings, &next.settings);
+    if next.reload == ReloadMode::Off {
+        effect.waits_for_restart.append(&mut effect.applied);
+    }
+    Ok((effect, warnings))
 }
 
 /// What a value is, in words.
@@ -329,7 +450,13 @@ fn lay_object(object: &CstObject, old: &Map<String, Value>, new: &Map<String, Va
     for (key, value) in new {
         match old.get(key) {
             None => {
-                object.append(key, input(value));
+                let is_bare =
+                    object.ancestors().filter_map(|node| node.as_object()).any(|outer| has_bare_keys(&outer))
+                        || has_bare_keys(object);
+                let property = object.append(key, input(value));
+                if is_bare {
+                    bare(&property);
+                }
             }
             Some(before) if before == value => {}
             Some(before) => {
@@ -347,6 +474,24 @@ fn lay_object(object: &CstObject, old: &Map<String, Value>, new: &Map<String, Va
         }
     }
     Some(())
+}
+
+/// Whether an object is written like `{a: 1}`.
+fn has_bare_keys(object: &CstObject) -> bool {
+    object.properties().first().is_some_and(|first| matches!(first.name(), Some(ObjectPropName::Word(_))))
+}
+
+/// Takes the quotation marks from keys that need none, to match those beside them.
+fn bare(property: &CstObjectProp) {
+    if let (Some(ObjectPropName::String(name)), Some(key)) = (property.name(), property.decoded_name())
+        && key.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        name.set_raw_value(key);
+    }
+    if let Some(object) = property.object_value() {
+        object.properties().iter().for_each(bare);
+    }
 }
 
 fn lay_array(array: &CstArray, old: &[Value], new: &[Value]) -> Option<()> {
@@ -483,9 +628,11 @@ mod tests {
         );
         let added = set(text, "logging.level", json!("debug"));
         assert!(added.starts_with(text.trim_end().trim_end_matches('}').trim_end()), "{added}");
-        assert!(added.contains("\"logging\": {\n    \"level\": \"debug\"\n  }"), "{added}");
+        assert!(added.ends_with("  logging: {\n    level: \"debug\",\n  },\n}\n"), "{added}");
         let inner = set(text, "gateway.bind", json!("lan"));
-        assert!(inner.contains("// here") && inner.contains("/* the usual */") && inner.contains("// others"));
+        assert!(
+            inner.contains("// here") && inner.contains("/* the usual */") && inner.contains("// others")
+        );
         let without = unset(text, "gateway.auth");
         assert!(!without.contains("auth") && without.contains("// here"), "{without}");
         assert_eq!(set(text, "gateway.port", json!(18789)), text, "nothing changes");

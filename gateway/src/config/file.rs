@@ -9,8 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::{
-    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, ReloadMode, RemoteTransport,
-    Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
+    AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, ReloadMode,
+    RemoteTransport, Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
 };
 use crate::trust::{Network, Origin};
 
@@ -315,7 +315,9 @@ fn reload_mode(
     let reload = section.section("reload")?;
     // Stock had a debounce once.
     reload.check_keys(&["mode"], &["debounceMs"], warnings)?;
-    if let Some(old) = reload.get("mode").and_then(Value::as_str).filter(|mode| matches!(*mode, "hot" | "restart")) {
+    if let Some(old) =
+        reload.get("mode").and_then(Value::as_str).filter(|mode| matches!(*mode, "hot" | "restart"))
+    {
         // Stock has retired these two, and reads both as `hybrid`.
         let source = reload.source("mode");
         warnings.push(format!("{source} is \"{old}\", which is read as \"hybrid\""));

@@ -355,7 +355,8 @@ mod tests {
     fn an_error_of_the_change_writes_nothing() {
         let place = Place::new();
         place.save("{n: 0}");
-        let refused = save(&place.path(), |_| Err(EditError::Missing { path: "x".into(), file: place.path() }));
+        let refused =
+            save(&place.path(), |_| Err(EditError::Missing { path: "x".into(), file: place.path() }));
         assert!(refused.is_err());
         assert_eq!(place.names(), ["openclaw.json"]);
     }
@@ -364,7 +365,8 @@ mod tests {
     fn what_cannot_be_written_names_the_place() {
         let place = Place::new();
         place.save("{}");
-        let error = save(&place.path().join("openclaw.json"), |_| Ok::<_, EditError>(String::new())).expect_err("no directory");
+        let error = save(&place.path().join("openclaw.json"), |_| Ok::<_, EditError>(String::new()))
+            .expect_err("no directory");
         assert!(error.to_string().contains("openclaw.json"), "{error}");
     }
 }

@@ -12,7 +12,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, ReloadMode,
-    Source, Sourced, UnknownName, announcement, auth, env,
+    Source, Sourced, UnknownName, announcement,
+    auth::{self, Purpose},
+    env,
     file::{AgentEntry, port, substitute, unknown_name},
     models::resolve_models,
     modes,
@@ -122,7 +124,39 @@ pub fn resolve_settings(
     env: &Env,
     options: &ServeOptions,
 ) -> Result<Resolved, ConfigError> {
-    resolve_on(&Host::current(), locations, config, env, options)
+    resolve_on(&Host::current(), locations, config, env, options, Purpose::Start)
+}
+
+/// What a gateway would start with that is given no flags, where the configuration does not say that it is on another
+/// machine. Makes nothing. `Err` is what would forbid the start, unless that lies with this moment or this shell: then
+/// it is among the notes.
+pub(super) fn preview_settings(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    notes: &mut Vec<String>,
+) -> Result<Option<Resolved>, ConfigError> {
+    if config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote) {
+        return Ok(None);
+    }
+    let options = ServeOptions { allow_unconfigured: true, ..ServeOptions::default() };
+    match resolve_on(&Host::current(), locations, config, env, &options, Purpose::Preview) {
+        Ok(resolved) => Ok(Some(resolved)),
+        Err(
+            error @ (ConfigError::MissingVariable { .. }
+            | ConfigError::NoTailnet { .. }
+            | ConfigError::OpenToOthers { .. }
+            | ConfigError::NoHome
+            | ConfigError::State(_)),
+        ) => {
+            notes.push(match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn resolve_on(
@@ -131,6 +165,7 @@ fn resolve_on(
     config: &Config,
     env: &Env,
     options: &ServeOptions,
+    purpose: Purpose,
 ) -> Result<Resolved, ConfigError> {
     if !options.allow_unconfigured {
         ensure_local(config)?;
@@ -140,7 +175,7 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed)?;
+    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed, purpose)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
@@ -590,7 +625,7 @@ mod tests {
         fn resolve_file(&self) -> Result<Resolved, ConfigError> {
             let locations = self.locations();
             let config = Config::load(locations.config_file())?;
-            resolve_on(&self.host, &locations, &config, &self.env(), &self.options)
+            resolve_on(&self.host, &locations, &config, &self.env(), &self.options, Purpose::Start)
         }
 
         /// The text of the error and its hint, with `FILE` for the path of the file.

@@ -236,7 +236,9 @@ mod tests {
     use super::*;
 
     async fn sees(watcher: &mut Watcher, what: &str) {
-        timeout(Duration::from_secs(20), watcher.changed()).await.unwrap_or_else(|_| panic!("{what} is not seen"));
+        timeout(Duration::from_secs(20), watcher.changed())
+            .await
+            .unwrap_or_else(|_| panic!("{what} is not seen"));
     }
 
     #[tokio::test]

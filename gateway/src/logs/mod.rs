@@ -280,8 +280,7 @@ pub fn init(settings: &LogSettings) -> Result<LogHandle, LogSetupError> {
 /// A thread could not be started.
 pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupError> {
     let (sender, written) = watch::channel(0);
-    let max_bytes = Arc::new(AtomicU64::new(settings.rotation.max_bytes));
-    let writer = Writer::new(settings.file.clone(), settings.rotation, Arc::clone(&max_bytes), sender);
+    let writer = Writer::new(settings.file.clone(), settings.rotation, sender);
     let file = Arc::new(Queue::new(QUEUE_BYTES));
     let console = settings.console.then(|| Arc::new(Queue::new(QUEUE_BYTES)));
     // The handle comes first: it ends the first thread when the second cannot be started.
@@ -290,7 +289,7 @@ pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupEr
             path: settings.file.clone(),
             rules: RwLock::new(Arc::new(settings.rules.clone())),
             file: Arc::clone(&file),
-            max_bytes,
+            max_bytes: writer.max_bytes(),
             file_fails: writer.fails(),
             console: console.clone(),
             written,

@@ -100,19 +100,13 @@ struct Repeats {
 }
 
 impl Writer {
-    /// `max_bytes` takes the place of that of `rotation` and may change.
-    pub(super) fn new(
-        path: PathBuf,
-        rotation: Rotation,
-        max_bytes: Arc<AtomicU64>,
-        written: watch::Sender<u64>,
-    ) -> Self {
+    pub(super) fn new(path: PathBuf, rotation: Rotation, written: watch::Sender<u64>) -> Self {
         let repeats =
             Repeats { last: Vec::new(), time: Vec::new(), count: 0, since: Instant::now(), gather: GATHER.0 };
         Self {
             path,
             rotation,
-            max_bytes,
+            max_bytes: Arc::new(AtomicU64::new(rotation.max_bytes)),
             written,
             file: None,
             out: Vec::new(),
@@ -127,6 +121,11 @@ impl Writer {
     /// Whether the file cannot be written, as it changes.
     pub(super) fn fails(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.fails)
+    }
+
+    /// How large the file grows, in bytes. May be changed: it holds from the next line on.
+    pub(super) fn max_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.max_bytes)
     }
 
     /// Writes until the queue is closed.

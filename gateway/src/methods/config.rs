@@ -125,7 +125,9 @@ impl Handlers {
             );
         }
         let (applied, waits_for_restart) = match outcome {
-            Some(Outcome::Reloaded(reloaded)) => (owned(&reloaded.applied), owned(&reloaded.waits_for_restart)),
+            Some(Outcome::Reloaded(reloaded)) => {
+                (owned(&reloaded.applied), owned(&reloaded.waits_for_restart))
+            }
             Some(Outcome::Unchanged) => (Vec::new(), Vec::new()),
             Some(Outcome::Kept(refused)) => {
                 let message = format!("the file was written, and is refused now: {refused}");

@@ -147,8 +147,7 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
             let acceptor = tls.acceptor();
             shared.tasks.spawn(async move {
                 let shared = &shared_for_task;
-                let handshake =
-                    tokio::time::timeout(limits.header_timeout, encrypt(stream, &acceptor));
+                let handshake = tokio::time::timeout(limits.header_timeout, encrypt(stream, &acceptor));
                 let stream = tokio::select! {
                     done = handshake => match done {
                         Ok(Ok(stream)) => stream,

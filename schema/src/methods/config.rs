@@ -243,7 +243,8 @@ fn problem(method: &str, path: &str, reason: &str) -> RpcError {
 /// A `baseHash` that names another content than the file has.
 #[must_use]
 pub fn stale_base(method: &str) -> RpcError {
-    let reason = "the configuration has changed since baseHash: read it again with config.get, and send its hash";
+    let reason =
+        "the configuration has changed since baseHash: read it again with config.get, and send its hash";
     let mut error = problem(method, "/baseHash", reason);
     error.data.reason = Some(CONFIG_CHANGED.to_owned());
     error
@@ -268,8 +269,7 @@ fn config_patch() -> Examples<ConfigPatchParams, ConfigWriteResult> {
         delivery_context: None,
     };
     let wrong = json!({ "raw": format!("{{gateway: {{auth: {{token: \"{REDACTED}\"}}}}}}") });
-    let nothing =
-        "gateway.auth.token is __OPENCLAW_REDACTED__, and no secret is stored there: give the secret, or leave it out";
+    let nothing = "gateway.auth.token is __OPENCLAW_REDACTED__, and no secret is stored there: give the secret, or leave it out";
     Examples::success("one level", params, written(&json!({ "logging": { "level": "debug" } })))
         .refused(
             "a secret that was never stored",
@@ -291,7 +291,9 @@ fn config_apply() -> Examples<ConfigApplyParams, ConfigWriteResult> {
     let stale = json!({ "raw": "{}", "baseHash": "0123" });
     let result = written(&json!({ "gateway": { "mode": "local" } }));
     let result = ConfigWriteResult {
-        restart_refused: Some("this gateway is part of a program that takes over no configuration".to_owned()),
+        restart_refused: Some(
+            "this gateway is part of a program that takes over no configuration".to_owned(),
+        ),
         ..result
     };
     Examples::success("a first configuration", params, result)
