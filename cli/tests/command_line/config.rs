@@ -40,7 +40,7 @@ fn a_value_is_set_and_taken_out_again_and_the_rest_stays() {
     assert!(set.ok().starts_with("set: gateway.port in "), "{set:?}");
     assert_eq!(
         text(&home),
-        TEXT.replace("mode: 'local' }", "mode: 'local',\n    port: 19001,\n  }")
+        TEXT.replace("mode: 'local' }", "mode: 'local',\n    port: 19001\n  }")
             .replace("{ mode", "{\n    mode")
     );
     assert_eq!(fs::read_to_string(backup(&home)).expect("it is kept"), TEXT);
