@@ -242,8 +242,8 @@ pub(crate) enum GatewayCommand {
 /// Run a gateway in the foreground.
 ///
 /// It stops at Ctrl-C or SIGTERM, after the calls in flight; a second signal ends it at once. SIGUSR1 restarts it
-/// within its process, with the configuration read again, unless `commands.restart` is false; SIGHUP reads again what
-/// needs no restart. It refuses to start unless the configuration says `gateway.mode: "local"`, and it never listens
+/// within its process, with the configuration read again, unless `commands.restart` is false. When the configuration
+/// file changes, and at SIGHUP, it takes over what needs no restart. It refuses to start unless the configuration says `gateway.mode: "local"`, and it never listens
 /// beyond loopback without a secret.
 #[derive(Debug, Args)]
 #[command(args_override_self = true, after_help = RUN_EXAMPLES)]

@@ -132,7 +132,7 @@ impl Gateway {
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
-    pub fn reload(&self, settings: Settings) -> Reloaded {
+    pub fn reload(&self, settings: &Settings) -> Reloaded {
         self.live.apply(settings)
     }
 

@@ -189,12 +189,12 @@ impl Live {
     }
 
     /// Takes over what can be taken over.
-    pub(crate) fn apply(&self, next: Settings) -> Reloaded {
+    pub(crate) fn apply(&self, next: &Settings) -> Reloaded {
         let mut now = self.lock();
-        let reloaded = Reloaded::between(&now, &next);
+        let reloaded = Reloaded::between(&now, next);
         for part in PARTS.iter().filter(|part| reloaded.applied.contains(&part.key)) {
             if let Some(change) = part.change {
-                change(self, &mut now, &next);
+                change(self, &mut now, next);
             }
         }
         reloaded

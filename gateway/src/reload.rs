@@ -250,7 +250,7 @@ impl Reloader {
             reloaded
         } else {
             inner.change_process(&mut state, &ProcessSettings::of(&resolved));
-            let mut reloaded = live.apply(resolved.settings);
+            let mut reloaded = live.apply(&resolved.settings);
             reloaded.applied.append(&mut process.applied);
             reloaded.waits_for_restart.append(&mut process.waits_for_restart);
             reloaded
