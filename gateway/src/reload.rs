@@ -120,7 +120,9 @@ struct State {
     /// The gateway that serves.
     live: Weak<Live>,
     process: ProcessSettings,
-    /// The content of the file that was looked at last.
+    /// The files that the configuration consists of.
+    files: Vec<PathBuf>,
+    /// Their content when they were looked at last.
     seen: Option<[u8; 32]>,
     status: ConfigStatus,
 }
@@ -138,6 +140,7 @@ impl Reloader {
         let state = State {
             live: Weak::new(),
             process: ProcessSettings::of(resolved),
+            files: vec![path.to_owned()],
             seen: None,
             status: ConfigStatus::default(),
         };
@@ -148,16 +151,6 @@ impl Reloader {
             state: Mutex::new(state),
             look: Notify::new(),
         }))
-    }
-
-    /// Reads the file, and says what follows from it. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the file.
-    pub fn resolve(&self) -> Result<Resolved, Refused> {
-        let config = Config::load(&self.0.path).map_err(|error| Refused::from(&error))?;
-        (self.0.resolve)(&config)
     }
 
     /// What follows from `text`, should it be the content of the file.
@@ -215,12 +208,17 @@ impl Reloader {
         // Held to the end: one look after another.
         let mut state = inner.state();
         let Some(live) = state.live.upgrade() else { return Outcome::Unchanged };
-        let seen = Some(fingerprint(&inner.path));
+        let seen = Some(fingerprint(&state.files));
         if cause == Cause::Watched && state.seen == seen {
             return Outcome::Unchanged;
         }
         state.seen = seen;
-        let resolved = match self.resolve() {
+        let read = Config::load(&inner.path).map_err(|error| Refused::from(&error));
+        if let Some(files) = read.as_ref().ok().map(Config::files).filter(|files| *files != state.files) {
+            // Their content may have changed since it was read: the next look is a look at all of them.
+            (state.files, state.seen) = (files, None);
+        }
+        let resolved = match read.and_then(|config| (inner.resolve)(&config)) {
             Ok(resolved) => resolved,
             Err(mut refused) => {
                 // A secret that stands in the place of something else is told as what it should not be.
@@ -274,7 +272,7 @@ impl Reloader {
     ///
     /// Outside of a Tokio runtime.
     pub async fn watch(self) {
-        let mut watcher = Watcher::new(&self.0.path);
+        let mut watcher = Watcher::new(vec![self.0.path.clone()]);
         loop {
             tokio::select! {
                 () = watcher.changed() => {}
@@ -283,6 +281,7 @@ impl Reloader {
             let reloader = self.clone();
             // It ends only with the runtime; a panic has told the log.
             let _ = tokio::task::spawn_blocking(move || reloader.reload(Cause::Watched)).await;
+            watcher.watch(self.0.state().files.clone());
         }
     }
 }
@@ -361,15 +360,17 @@ fn tell(reloaded: &Reloaded, is_off: bool) {
     }
 }
 
-/// Tells one content of a file from another; a file that cannot be read has one of its own.
-fn fingerprint(path: &Path) -> [u8; 32] {
+/// Tells one content of files from another; a file that cannot be read has one of its own.
+fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    match fs::read(path) {
-        Ok(bytes) => {
-            hash.update([1]);
-            hash.update(bytes);
+    for file in files {
+        match fs::read(file) {
+            Ok(bytes) => {
+                hash.update(bytes.len().to_le_bytes());
+                hash.update(bytes);
+            }
+            Err(error) => hash.update(format!("{:?}", error.kind())),
         }
-        Err(error) => hash.update(format!("{:?}", error.kind())),
     }
     hash.finalize().into()
 }

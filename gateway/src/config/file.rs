@@ -3,7 +3,13 @@
 //! Sections that this gateway does not know are kept and ignored. In its own sections wrong types and values are
 //! refused, and so are keys that look misspelt; other unknown keys are stock's and give a warning.
 
-use std::{fmt, io, ops::RangeInclusive, path::Path, str::FromStr, sync::Arc};
+use std::{
+    fmt, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -199,6 +205,11 @@ impl Config {
             }
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }
+    }
+
+    /// The files that it consists of, the one at `path` first.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.to_path_buf()]
     }
 
     /// Reads `text`, the content of the file at `path`.

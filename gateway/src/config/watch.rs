@@ -1,4 +1,4 @@
-//! Tells when the configuration file may have changed.
+//! Tells when a file of the configuration may have changed.
 //!
 //! On Linux the directories that the path leads through are watched, not the file: editors put a new file in the place
 //! of the old one. Elsewhere, and as a safety net where a file system tells nothing (NFS), the file is looked at from
@@ -33,27 +33,47 @@ fn stamp(path: &Path) -> Stamp {
     Some((metadata.len(), metadata.modified().ok(), inode))
 }
 
-/// Watches one file.
+/// Watches some files.
 pub(crate) struct Watcher {
-    path: PathBuf,
-    seen: Stamp,
+    files: Vec<PathBuf>,
+    seen: Vec<Stamp>,
     events: Option<events::Events>,
 }
 
 impl Watcher {
-    /// Watches the file at `path`, which need not be there.
+    /// Watches these files, which need not be there.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
-    pub(crate) fn new(path: &Path) -> Self {
-        let events = events::Events::new(path)
+    pub(crate) fn new(files: Vec<PathBuf>) -> Self {
+        let events = events::Events::new(&files)
             .inspect_err(|error| tracing::debug!(%error, "the configuration is looked at every two seconds"))
             .ok();
-        Self { path: path.to_owned(), seen: stamp(path), events }
+        Self { seen: files.iter().map(|file| stamp(file)).collect(), files, events }
     }
 
-    /// Ends when the file may have changed, once it has settled. May be cancelled at any time.
+    /// Watches these files from now on.
+    pub(crate) fn watch(&mut self, files: Vec<PathBuf>) {
+        if self.files != files {
+            self.files = files;
+            self.look();
+        }
+    }
+
+    /// Remembers how the files are now, and where they are: a link may lead elsewhere, and a directory that was missing
+    /// may be there. Says whether they are otherwise than before.
+    fn look(&mut self) -> bool {
+        if let Some(events) = &mut self.events {
+            events.follow(&self.files);
+        }
+        let seen = self.files.iter().map(|file| stamp(file)).collect();
+        let changed = self.seen != seen;
+        self.seen = seen;
+        changed
+    }
+
+    /// Ends when one of the files may have changed, once it has settled. May be cancelled at any time.
     pub(crate) async fn changed(&mut self) {
         loop {
             match &mut self.events {
@@ -68,24 +88,20 @@ impl Watcher {
                                 () = sleep_until(settled) => break,
                             }
                         }
-                        // A link may lead elsewhere now, or a directory that was missing may be there.
-                        events.follow(&self.path);
-                        self.seen = stamp(&self.path);
+                        self.look();
                         return;
                     }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "the configuration is looked at every two seconds");
                         self.events = None;
                     }
-                    Err(_) => drop(events.follow(&self.path)),
+                    Err(_) => {}
                 },
             }
-            let now = stamp(&self.path);
-            if now != self.seen {
-                self.seen = now;
+            if self.look() {
                 // Whoever writes may not be done.
                 sleep(SETTLED).await;
-                self.seen = stamp(&self.path);
+                self.look();
                 return;
             }
         }
@@ -118,7 +134,7 @@ mod events {
     }
 
     impl Events {
-        pub(super) fn new(path: &Path) -> io::Result<Self> {
+        pub(super) fn new(files: &[PathBuf]) -> io::Result<Self> {
             let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
             #[expect(
                 deprecated,
@@ -126,16 +142,26 @@ mod events {
             )]
             let inotify = AsyncFd::with_interest(inotify, Interest::READABLE)?;
             let mut events = Self { inotify, names: BTreeSet::new() };
-            if events.follow(path) == 0 {
+            if events.follow(files) == 0 {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "its directory cannot be watched"));
             }
             Ok(events)
         }
 
-        /// Watches the directories that `path` leads through now. Says how many that are.
-        pub(super) fn follow(&mut self, path: &Path) -> usize {
-            let (directories, names) = places(path);
-            self.names = names;
+        /// Watches the directories that lead to `files` now. Says how many that are.
+        pub(super) fn follow(&mut self, files: &[PathBuf]) -> usize {
+            let mut directories = BTreeSet::new();
+            self.names.clear();
+            let mut is_plain = true;
+            for file in files {
+                let (places, names) = places(file);
+                is_plain &= !names.is_empty();
+                directories.extend(places);
+                self.names.extend(names);
+            }
+            if !is_plain {
+                self.names.clear();
+            }
             let flags = WatchFlags::CLOSE_WRITE
                 | WatchFlags::MODIFY
                 | WatchFlags::CREATE
@@ -212,16 +238,16 @@ mod events {
 mod events {
     //! No events: the file is looked at instead.
 
-    use std::{io, path::Path};
+    use std::{io, path::PathBuf};
 
     pub(super) struct Events;
 
     impl Events {
-        pub(super) fn new(_: &Path) -> io::Result<Self> {
+        pub(super) fn new(_: &[PathBuf]) -> io::Result<Self> {
             Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no inotify"))
         }
 
-        pub(super) fn follow(&mut self, _: &Path) -> usize {
+        pub(super) fn follow(&mut self, _: &[PathBuf]) -> usize {
             0
         }
 
@@ -245,7 +271,7 @@ mod tests {
     async fn every_way_in_which_editors_write_is_seen() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("openclaw.json");
-        let mut watcher = Watcher::new(&path);
+        let mut watcher = Watcher::new(vec![path.clone()]);
         fs::write(&path, "{}").expect("it writes");
         sees(&mut watcher, "a new file").await;
         fs::write(&path, "{a: 1}").expect("it writes");
@@ -273,7 +299,7 @@ mod tests {
         // The way of Kubernetes: the file is a link through a link to the folder of the moment.
         std::os::unix::fs::symlink("one", at("..data")).expect("it links");
         std::os::unix::fs::symlink("..data/openclaw.json", at("openclaw.json")).expect("it links");
-        let mut watcher = Watcher::new(&at("openclaw.json"));
+        let mut watcher = Watcher::new(vec![at("openclaw.json")]);
         std::os::unix::fs::symlink("two", at("..next")).expect("it links");
         fs::rename(at("..next"), at("..data")).expect("it moves");
         sees(&mut watcher, "another folder").await;
@@ -282,11 +308,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_comes_to_the_others_is_watched_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let (first, second) = (directory.path().join("a.json"), elsewhere.path().join("b.json"));
+        let mut watcher = Watcher::new(vec![first.clone()]);
+        watcher.watch(vec![first, second.clone()]);
+        fs::write(&second, "{}").expect("it writes");
+        sees(&mut watcher, "the second file").await;
+    }
+
+    #[tokio::test]
     async fn other_files_of_the_directory_do_not_count() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("openclaw.json");
         fs::write(&path, "{}").expect("it writes");
-        let mut watcher = Watcher::new(&path);
+        let mut watcher = Watcher::new(vec![path.clone()]);
         fs::write(directory.path().join("other.json"), "{}").expect("it writes");
         assert!(timeout(Duration::from_millis(600), watcher.changed()).await.is_err());
     }
