@@ -6,7 +6,7 @@
 //! `probe` and `ssh` look at several.
 
 mod client;
-mod config;
+mod config_edit;
 mod discovery;
 mod fake;
 mod gateway;
