@@ -106,6 +106,17 @@ Examples:
   openclaw gateway config schema > openclaw.schema.json
 
 `openclaw config` is short for `openclaw gateway config`.";
+const CONFIG_SET_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway config set gateway.port 19001
+  openclaw gateway config set logging.level debug --dry-run
+  openclaw gateway config set 'agents.entries[\"a.b\"].model' openai/gpt-6-astra
+  openssl rand -hex 24 | openclaw gateway config set gateway.auth.token --stdin --string";
+
+const CONFIG_UNSET_EXAMPLES: &str = "\
+Examples:
+  openclaw gateway config unset gateway.auth.password
+  openclaw gateway config unset 'gateway.trustedProxies[0]'";
 
 const INSTALL_EXAMPLES: &str = "\
 Examples:
@@ -239,8 +250,8 @@ pub(crate) enum GatewayCommand {
 /// Run a gateway in the foreground.
 ///
 /// It stops at Ctrl-C or SIGTERM, after the calls in flight; a second signal ends it at once. SIGUSR1 restarts it
-/// within its process, with the configuration read again, unless `commands.restart` is false; SIGHUP reads again what
-/// needs no restart. It refuses to start unless the configuration says `gateway.mode: "local"`, and it never listens
+/// within its process, with the configuration read again, unless `commands.restart` is false. When the configuration
+/// file changes, and at SIGHUP, it takes over what needs no restart. It refuses to start unless the configuration says `gateway.mode: "local"`, and it never listens
 /// beyond loopback without a secret.
 #[derive(Debug, Args)]
 #[command(args_override_self = true, after_help = RUN_EXAMPLES)]
@@ -808,6 +819,23 @@ fn age(text: &str) -> Result<Duration, String> {
     milliseconds.filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// Options of every edit of the configuration file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigEditArgs {
+    /// Check and tell, but write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Should the file be written so that it cannot be edited in place, write all of it anew as plain JSON: without its
+    /// comments.
+    #[arg(long)]
+    pub(crate) rewrite: bool,
+
+    /// Write exactly one JSON document to standard output and nothing else, errors included.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Explain what callers of a gateway must present.
 #[derive(Debug, Args)]
 #[command(
@@ -842,7 +870,7 @@ pub(crate) struct AuthExplainArgs {
     pub(crate) json: bool,
 }
 
-/// Read the configuration, check it, and ask why it is as it is.
+/// Read and change the configuration, check it, and ask why it is as it is.
 ///
 /// No gateway is asked or needed. Secrets are never shown.
 #[derive(Debug, Args)]
@@ -862,9 +890,62 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     Get(ConfigGetArgs),
+    Set(ConfigSetArgs),
+    Unset(ConfigUnsetArgs),
     Explain(ConfigExplainArgs),
     Validate(ConfigValidateArgs),
     Schema(ConfigSchemaArgs),
+}
+
+/// Put a value into the configuration file.
+///
+/// Comments and formatting of the rest stay. What the file would be is checked first as at a start: what would be
+/// refused there is refused here, and nothing is written. The old content is kept as `openclaw.json.bak`. No gateway is
+/// asked; one that runs takes the change over by itself.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_SET_EXAMPLES)]
+pub(crate) struct ConfigSetArgs {
+    /// Where: `gateway.auth.mode`, `list[0]`, `entries["a.b"]`. The place after the last one of a list adds to it.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+
+    /// What: JSON5, or else a text as it stands. Others on this machine can read it in the list of processes: for a
+    /// secret, `--stdin` and `--value-file` are safer.
+    #[arg(value_name = "VALUE", allow_hyphen_values = true, required_unless_present_any = ["stdin", "value_file"], conflicts_with_all = ["stdin", "value_file"])]
+    pub(crate) value: Option<String>,
+
+    /// Read the value from standard input. Line ends at its end are left out.
+    #[arg(long, conflicts_with = "value_file")]
+    pub(crate) stdin: bool,
+
+    /// Read the value from a file. Line ends at its end are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) value_file: Option<PathBuf>,
+
+    /// Take the value as a text, whatever it looks like: `12` then is no number.
+    #[arg(long, conflicts_with = "strict_json")]
+    pub(crate) string: bool,
+
+    /// Take the value as JSON, and refuse what is none.
+    #[arg(long)]
+    pub(crate) strict_json: bool,
+
+    #[command(flatten)]
+    pub(crate) edit: ConfigEditArgs,
+}
+
+/// Take a value out of the configuration file.
+///
+/// As `config set`. Exit code 1 when nothing is there.
+#[derive(Debug, Args)]
+#[command(args_override_self = true, after_help = CONFIG_UNSET_EXAMPLES)]
+pub(crate) struct ConfigUnsetArgs {
+    /// Which: `gateway.auth.mode`, `list[0]`, `entries["a.b"]`.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+
+    #[command(flatten)]
+    pub(crate) edit: ConfigEditArgs,
 }
 
 /// Show what the configuration file says: one value, a section, or all of it.

@@ -1,9 +1,16 @@
-//! Shared-secret authentication: what a credential grants.
+//! Shared-secret authentication: what a credential grants. The secret may change while connections are open.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arc_swap::ArcSwap;
 use openclaw_schema::Scopes;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 
 use crate::settings::Auth;
 
@@ -56,6 +63,9 @@ pub(crate) struct Authenticator {
     method: AuthMethod,
     /// The digest, not the secret: comparing digests takes the same time whatever the lengths.
     digest: [u8; 32],
+    /// Set once another one has taken its place.
+    is_replaced: AtomicBool,
+    replaced: Notify,
 }
 
 impl Authenticator {
@@ -65,11 +75,27 @@ impl Authenticator {
             Auth::Token(secret) => (AuthMethod::Token, secret.expose_secret()),
             Auth::Password(secret) => (AuthMethod::Password, secret.expose_secret()),
         };
-        Self { method, digest: Sha256::digest(secret).into() }
+        let digest = Sha256::digest(secret).into();
+        Self { method, digest, is_replaced: AtomicBool::new(false), replaced: Notify::new() }
     }
 
     pub(crate) const fn method(&self) -> AuthMethod {
         self.method
+    }
+
+    /// Whether another one has taken its place: whoever it let in is to go.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    /// Ends when another one takes its place.
+    pub(crate) async fn replaced(&self) {
+        let mut replaced = std::pin::pin!(self.replaced.notified());
+        // Before the look at the flag: nothing slips in between.
+        replaced.as_mut().enable();
+        if !self.is_replaced() {
+            replaced.await;
+        }
     }
 
     /// What `credential` grants: every scope, as the secret is the operator's.
@@ -109,9 +135,52 @@ impl Authenticator {
     }
 }
 
+/// The authenticator in force. Cloning it is cheap; another one may take its place at any time.
+#[derive(Clone)]
+pub(crate) struct CurrentAuth(Arc<ArcSwap<Authenticator>>);
+
+impl CurrentAuth {
+    pub(crate) fn new(auth: &Auth) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Authenticator::new(auth))))
+    }
+
+    /// The one in force now.
+    pub(crate) fn get(&self) -> Arc<Authenticator> {
+        self.0.load_full()
+    }
+
+    /// Puts `auth` in force. Whoever was let in by another secret is let go, see [`Authenticator::replaced`]. Says
+    /// whether it is another one.
+    pub(crate) fn replace(&self, auth: &Auth) -> bool {
+        let next = Authenticator::new(auth);
+        let before = self.0.load_full();
+        if before.method == next.method && before.digest == next.digest {
+            return false;
+        }
+        // First nobody is let in by the old one, then those that were are told.
+        let before = self.0.swap(Arc::new(next));
+        before.is_replaced.store(true, Ordering::Release);
+        before.replaced.notify_waiters();
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn another_secret_replaces_the_one_in_force_and_the_same_one_does_not() {
+        let current = CurrentAuth::new(&Auth::Token("secret".into()));
+        let before = current.get();
+        assert!(!current.replace(&Auth::Token("secret".into())) && !before.is_replaced());
+        assert!(current.replace(&Auth::Password("secret".into())), "the method counts too");
+        before.replaced().await;
+        assert!(before.is_replaced());
+        assert!(current.replace(&Auth::Password("other".into())));
+        assert_eq!(current.get().check(Some("other")), Ok(Scopes::ADMIN));
+        assert_eq!(current.get().check(Some("secret")), Err(Refusal::PasswordMismatch));
+    }
 
     #[test]
     fn only_the_secret_itself_passes() {

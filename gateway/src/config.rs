@@ -4,14 +4,19 @@
 //! Every value remembers where it came from. Reading is lazy: a client command that needs nothing from the disk
 //! reads nothing. The start of a gateway calls [`resolve_settings`], a client command [`resolve_client`].
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::state::StateError;
 
 mod auth;
+mod change;
 mod client;
 mod discovery;
 mod dotenv;
+mod edit;
 pub mod env;
 mod explain;
 mod file;
@@ -24,9 +29,11 @@ mod modes;
 mod precedence;
 mod reader;
 mod redact;
+mod save;
 mod serve;
 mod snapshot;
 mod tree;
+mod watch;
 
 pub use self::{
     auth::{AuthReport, Candidate, SecretKind, explain_auth},
@@ -35,17 +42,30 @@ pub use self::{
         DiscoveryDefaults, announcement, discovery_defaults, name_server, tailnet_addresses,
         wide_area_announcement,
     },
+    edit::{Edit, EditError, EditOptions, Edited, KeyPath, edit_file},
     env::Env,
     explain::{Explained, Issue, Lost, Report, Unknown, View, check_config, config_schema},
     file::Config,
     locations::{LocationFlags, Locations},
+    save::Saved,
     serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
     snapshot::ConfigFile,
+};
+pub(crate) use self::{
+    change::{Change, ChangeError, Changed},
+    snapshot::scrubbed,
+    watch::Watcher,
 };
 pub use openclaw_schema::config::{
     AuthMode, BindMode, ConsoleStyle, GatewayMode, LogLevel, MdnsMode, ReloadMode, RemoteTransport, Source,
     Sourced, SshHostKeyPolicy, TailscaleMode, UnknownName,
 };
+
+/// A value written as JSON5, if it is one.
+#[must_use]
+pub fn parse_value(text: &str) -> Option<serde_json::Value> {
+    json5::parse(text, Path::new("")).ok()
+}
 
 /// What is wrong with the configuration: one sentence that says what and where. [`ConfigError::hint`] says what to
 /// change. No text shows a secret.

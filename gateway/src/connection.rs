@@ -14,9 +14,9 @@ use std::{
 use openclaw_schema::{Scope, Scopes};
 
 use crate::{
-    auth::{AuthMethod, Authenticator, Refusal},
+    auth::{AuthMethod, Authenticator, CurrentAuth, Refusal},
     caller::Caller,
-    devices::{Grant, live::DeviceLink},
+    devices::{Credential, Grant, live::DeviceLink},
     events::Audience,
 };
 
@@ -50,7 +50,9 @@ pub struct Connection {
     transport: Transport,
     /// The caller's own bound on each call.
     call_timeout: Option<Duration>,
-    authenticator: Arc<Authenticator>,
+    auth: CurrentAuth,
+    /// What let the caller in, unless it was the token of a device or a setup code.
+    admitted_by: OnceLock<Arc<Authenticator>>,
     authenticated: AtomicBool,
     scopes: AtomicU8,
     /// The paired device behind it.
@@ -67,7 +69,7 @@ impl Connection {
         caller: Caller,
         transport: Transport,
         call_timeout: Option<Duration>,
-        authenticator: Arc<Authenticator>,
+        auth: CurrentAuth,
     ) -> Self {
         Self {
             id,
@@ -75,7 +77,8 @@ impl Connection {
             caller,
             transport,
             call_timeout,
-            authenticator,
+            auth,
+            admitted_by: OnceLock::new(),
             authenticated: AtomicBool::new(false),
             scopes: AtomicU8::new(Scopes::EMPTY.to_bits()),
             device: OnceLock::new(),
@@ -127,16 +130,16 @@ impl Connection {
 
     /// What a caller that has shown no credential is told; `None` when it has, or when none is asked for.
     pub(crate) fn missing_credential(&self) -> Option<Refusal> {
-        if self.is_authenticated() { None } else { self.authenticator.check(None).err() }
+        if self.is_authenticated() { None } else { self.auth.get().check(None).err() }
     }
 
     pub(crate) fn auth_method(&self) -> AuthMethod {
-        self.authenticator.method()
+        self.auth.get().method()
     }
 
     /// Which of the two fields of a handshake is its secret; empty ones are none.
     pub(crate) fn secret_of<'a>(&self, token: Option<&'a str>, password: Option<&'a str>) -> Option<&'a str> {
-        self.authenticator.secret_of(token, password).filter(|secret| !secret.is_empty())
+        self.auth.get().secret_of(token, password).filter(|secret| !secret.is_empty())
     }
 
     /// Checks a credential and grants what it is worth, narrowed to `asked`.
@@ -145,7 +148,10 @@ impl Connection {
         credential: Option<&str>,
         asked: Option<Scopes>,
     ) -> Result<Scopes, Refusal> {
-        let granted = self.authenticator.check(credential)?;
+        let authenticator = self.auth.get();
+        let granted = authenticator.check(credential)?;
+        // A connection is let in once; the first stays.
+        let _ = self.admitted_by.set(authenticator);
         let scopes = asked.map_or(granted, |asked| granted.narrowed_to(asked));
         self.scopes.store(scopes.to_bits(), Ordering::Release);
         self.authenticated.store(true, Ordering::Release);
@@ -153,8 +159,12 @@ impl Connection {
     }
 
     /// Lets the caller in with what its handshake was granted: scopes that the gateway does not know count for
-    /// nothing.
-    pub(crate) fn admit(&self, grant: Grant) {
+    /// nothing. `by` was in force when the handshake began: should it have been replaced meanwhile, the caller has to
+    /// come again.
+    pub(crate) fn admit(&self, grant: Grant, by: Arc<Authenticator>) {
+        if matches!(grant.credential, Credential::Secret(_)) {
+            let _ = self.admitted_by.set(by);
+        }
         let scopes: Scopes = grant.scopes.iter().filter_map(|name| Scope::from_name(name)).collect();
         if let Some(link) = grant.link {
             // A connection has one handshake; the first stays.
@@ -171,7 +181,7 @@ impl Connection {
 
     /// Whether a credential is good. Changes nothing.
     pub(crate) fn check(&self, credential: Option<&str>) -> Result<(), Refusal> {
-        self.authenticator.check(credential).map(drop)
+        self.auth.get().check(credential).map(drop)
     }
 
     /// Gives up the scopes that are not in `asked`.
@@ -218,6 +228,16 @@ impl Connection {
     /// Refuses every further call, and asks for the connection to be closed after the answers that are on their way.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
+    }
+
+    /// What decides about callers now.
+    pub(crate) fn auth(&self) -> &CurrentAuth {
+        &self.auth
+    }
+
+    /// Whether the caller was let in by a secret that is in force no more.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.admitted_by.get().is_some_and(|by| by.is_replaced())
     }
 
     pub(crate) fn is_refused(&self) -> bool {

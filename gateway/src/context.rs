@@ -28,9 +28,10 @@ use crate::{
     lifecycle::Lifecycle,
     logs::LogReader,
     presence::Connections,
+    reload::Reloader,
     runs::Runs,
     sessions::manage::Sessions,
-    settings::{Agents, Limits},
+    settings::{Agents, LiveLimits},
     state::StateDir,
     tls::Tls,
     usage::UsageLedger,
@@ -60,8 +61,10 @@ pub(crate) struct Context {
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
     pub(crate) lifecycle: Lifecycle,
+    /// Absent in a program that reads no configuration file.
+    pub(crate) reloader: Option<Reloader>,
     pub(crate) connections: Connections,
-    pub(crate) policy: ConnectPolicy,
+    pub(crate) limits: LiveLimits,
     snapshot: Mutex<Option<Snapshot>>,
     late: OnceLock<Late>,
 }
@@ -81,6 +84,7 @@ pub(crate) struct Parts {
     pub(crate) devices: Devices,
     pub(crate) events: EventBus,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) reloader: Option<Reloader>,
 }
 
 /// What is known once the dispatcher is sealed and the port is bound.
@@ -88,7 +92,6 @@ pub(crate) struct Parts {
 pub(crate) struct Late {
     pub(crate) calls: Arc<CallCounts>,
     pub(crate) unauthenticated: Arc<Semaphore>,
-    pub(crate) max_unauthenticated: usize,
     pub(crate) port: u16,
     /// Where the gateway listens.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -103,7 +106,7 @@ struct Snapshot {
 }
 
 impl Context {
-    pub(crate) fn new(parts: Parts, limits: &Limits) -> Self {
+    pub(crate) fn new(parts: Parts, limits: LiveLimits) -> Self {
         let Parts {
             state,
             identity,
@@ -117,6 +120,7 @@ impl Context {
             devices,
             events,
             lifecycle,
+            reloader,
         } = parts;
         let hostname = host::hostname();
         Self {
@@ -136,11 +140,8 @@ impl Context {
             devices,
             events,
             lifecycle,
-            policy: ConnectPolicy {
-                max_payload: limits.max_payload_bytes as u64,
-                max_buffered_bytes: limits.max_buffered_bytes as u64,
-                tick_interval_ms: millis(limits.tick_interval),
-            },
+            reloader,
+            limits,
             snapshot: Mutex::new(None),
             late: OnceLock::new(),
         }
@@ -154,6 +155,16 @@ impl Context {
     /// What is known once the gateway listens; `None` before, when nobody can have called.
     pub(crate) fn late(&self) -> Option<&Late> {
         self.late.get()
+    }
+
+    /// What a caller that connects is told of the bounds.
+    pub(crate) fn policy(&self) -> ConnectPolicy {
+        let limits = self.limits.load();
+        ConnectPolicy {
+            max_payload: limits.max_payload_bytes as u64,
+            max_buffered_bytes: limits.max_buffered_bytes as u64,
+            tick_interval_ms: millis(limits.tick_interval),
+        }
     }
 
     pub(crate) fn uptime_ms(&self) -> u64 {
@@ -187,8 +198,11 @@ impl Context {
             })
             .collect();
         let late = self.late();
-        let unauthenticated =
-            late.map_or(0, |late| late.max_unauthenticated - late.unauthenticated.available_permits());
+        let max_unauthenticated = self.limits.load().max_unauthenticated;
+        let unauthenticated = late.map_or(0, |late| {
+            // The bound may have changed a moment ago.
+            max_unauthenticated.saturating_sub(late.unauthenticated.available_permits())
+        });
         let runtime = RuntimeHealth {
             uptime_ms: self.uptime_ms(),
             connections: self.connections.open(),

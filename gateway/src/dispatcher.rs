@@ -39,7 +39,7 @@ use crate::{
     connection::{Connection, Transport},
     lifecycle::{Lifecycle, Phase},
     logs::traffic::Watched,
-    settings::Limits,
+    settings::{Limits, LiveLimits},
 };
 
 /// One call, as a dialect decoded it.
@@ -76,8 +76,7 @@ impl Subscriptions {
 /// Calls handlers.
 pub(crate) struct Dispatcher {
     entries: HashMap<&'static str, Entry>,
-    call_timeout: Duration,
-    max_response_bytes: usize,
+    limits: LiveLimits,
     calls: Arc<CallCounts>,
     /// Set when the gateway stops.
     draining: AtomicBool,
@@ -136,7 +135,7 @@ impl Dispatcher {
     pub(crate) fn seal(
         methods: &Methods,
         api: &Api,
-        limits: &Limits,
+        limits: &LiveLimits,
         lifecycle: &Lifecycle,
     ) -> Result<Self, SealError> {
         let mut declared: HashMap<&'static str, &'static MethodRecord> = HashMap::new();
@@ -160,8 +159,7 @@ impl Dispatcher {
         }
         Ok(Self {
             entries,
-            call_timeout: limits.call_timeout,
-            max_response_bytes: limits.max_payload_bytes,
+            limits: Arc::clone(limits),
             calls: Arc::default(),
             draining: AtomicBool::new(false),
             lifecycle: lifecycle.clone(),
@@ -230,6 +228,7 @@ impl Dispatcher {
             Err(error) => return refused(id, error),
         };
         let record = entry.record;
+        let max_response_bytes = self.limits.load().max_payload_bytes;
         let params = params.unwrap_or("{}");
         let mut extensions = Extensions::new();
         if record.with_extensions {
@@ -239,7 +238,7 @@ impl Dispatcher {
             MethodCallback::Sync(callback) => match by_name(record, params) {
                 Ok(positional) => {
                     let params = Params::new(Some(&positional));
-                    Answer::Ready(callback(id.clone(), params, self.max_response_bytes, extensions))
+                    Answer::Ready(callback(id.clone(), params, max_response_bytes, extensions))
                 }
                 Err(error) => refused(id.clone(), error),
             },
@@ -252,7 +251,7 @@ impl Dispatcher {
                         id.clone().into_owned(),
                         owned,
                         connection_id,
-                        self.max_response_bytes,
+                        max_response_bytes,
                         extensions,
                     );
                     match (&mut future).now_or_never() {
@@ -280,7 +279,7 @@ impl Dispatcher {
                 });
                 match started {
                     Ok(future) => {
-                        let (id, max_response_bytes) = (id.clone().into_owned(), self.max_response_bytes);
+                        let id = id.clone().into_owned();
                         Answer::Pending(
                             future
                                 .map(move |response| ours(record, max_response_bytes, &id, response))
@@ -295,14 +294,16 @@ impl Dispatcher {
                     id.clone(),
                     Params::new(Some(&positional)),
                     connection_id(connection),
-                    self.max_response_bytes,
+                    max_response_bytes,
                     extensions,
                 )),
                 Err(problem) => refused(id.clone(), problem.into_error(method)),
             },
         }));
         match guarded {
-            Ok(Answer::Ready(response)) => Answer::Ready(self.mended(record, params, id, response)),
+            Ok(Answer::Ready(response)) => {
+                Answer::Ready(mended(record, params, id, response, max_response_bytes))
+            }
             Ok(pending) => pending,
             Err(panic) => refused(id, panicked(record, &*panic)),
         }
@@ -356,11 +357,12 @@ impl Dispatcher {
         future: BoxFuture<'static, MethodResponse>,
     ) -> BoxFuture<'static, MethodResponse> {
         // A method that waits by design is bounded by its own parameter, and by its connection.
-        let asked = connection.call_timeout().unwrap_or(self.call_timeout);
-        let deadline = (!record.long_poll).then(|| asked.min(self.call_timeout));
+        let limits = self.limits.load();
+        let asked = connection.call_timeout().unwrap_or(limits.call_timeout);
+        let deadline = (!record.long_poll).then(|| asked.min(limits.call_timeout));
+        let max_response_bytes = limits.max_payload_bytes;
         let guarded = AssertUnwindSafe(future).catch_unwind();
         let pending = PendingCall::new(&self.calls);
-        let max_response_bytes = self.max_response_bytes;
         async move {
             let _pending = pending;
             let outcome = match deadline {
@@ -379,22 +381,22 @@ impl Dispatcher {
         }
         .boxed()
     }
+}
 
-    /// Puts our errors in the place of jsonrpsee's own, those about params included.
-    fn mended(
-        &self,
-        record: &'static MethodRecord,
-        params: &str,
-        id: Id<'_>,
-        response: MethodResponse,
-    ) -> MethodResponse {
-        if response.as_error_code() == Some(ErrorCode::InvalidParams.number())
-            && let Err(problem) = (record.params.check)(params)
-        {
-            return MethodResponse::error(id, ErrorObjectOwned::from(problem.into_error(record.name)));
-        }
-        ours(record, self.max_response_bytes, &id, response)
+/// Puts our errors in the place of jsonrpsee's own, those about params included.
+fn mended(
+    record: &'static MethodRecord,
+    params: &str,
+    id: Id<'_>,
+    response: MethodResponse,
+    max_response_bytes: usize,
+) -> MethodResponse {
+    if response.as_error_code() == Some(ErrorCode::InvalidParams.number())
+        && let Err(problem) = (record.params.check)(params)
+    {
+        return MethodResponse::error(id, ErrorObjectOwned::from(problem.into_error(record.name)));
     }
+    ours(record, max_response_bytes, &id, response)
 }
 
 /// Tells who watches the traffic how a call was answered.

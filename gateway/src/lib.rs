@@ -19,10 +19,12 @@ mod host;
 pub mod identity;
 pub mod lifecycle;
 mod listeners;
+mod live;
 mod lockout;
 pub mod logs;
 mod methods;
 mod presence;
+pub mod reload;
 pub mod runs;
 pub mod sessions;
 pub mod settings;
@@ -36,6 +38,7 @@ mod wire;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use jsonrpsee::Methods;
 use openclaw_schema::{
     contract::Contract,
@@ -49,21 +52,23 @@ use tokio::{
 
 pub use dispatcher::SealError;
 pub use listeners::Listeners;
+pub use live::Reloaded;
 
 use crate::{
-    auth::Authenticator,
+    auth::CurrentAuth,
     backend::{Backend, router::Router},
     config::ConfigFile,
     context::{Context, Late, Parts},
     devices::Devices,
-    discovery::{Advertiser, TlsHint},
     dispatcher::Dispatcher,
     document::ContractDocument,
     events::EventBus,
     identity::GatewayIdentity,
     lifecycle::{Ending, Lifecycle},
+    live::{Announcer, Live},
     lockout::Lockout,
     logs::LogReader,
+    reload::Reloader,
     runs::{RunLimits, Runs},
     sessions::manage::Sessions,
     settings::Settings,
@@ -97,7 +102,7 @@ pub struct Gateway {
     /// Those that accept connections.
     accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
-    advertiser: Option<Advertiser>,
+    live: Arc<Live>,
 }
 
 impl Gateway {
@@ -112,7 +117,29 @@ impl Gateway {
             log: None,
             listeners: None,
             lifecycle: Lifecycle::new(),
+            reloader: None,
         }
+    }
+
+    /// Takes over other settings while it serves, as far as that can be done: what callers must present, whom the
+    /// gateway trusts, its bounds, how it is announced, and whether devices of its host are paired without asking.
+    ///
+    /// Calls in flight are answered. A connection whose caller was let in by a secret that is in force no more reads
+    /// nothing from then on; it is closed with 4001 once its calls are answered, after two seconds at most. Devices
+    /// with tokens of their own stay. Bounds hold for connections that come after. The rest of the settings waits for
+    /// a gateway that is started with them.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn reload(&self, settings: &Settings) -> Reloaded {
+        self.live.apply(settings)
+    }
+
+    /// What it runs with now: the settings of its start, and what [`Gateway::reload`] has taken over since.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.live.settings()
     }
 
     /// The addresses it listens on, all with the same port.
@@ -165,9 +192,9 @@ impl Gateway {
 
     /// Takes no more calls, lets those in flight end, and asks every connection to close.
     async fn end(&mut self, ending: Ending, reason: &str) {
-        let drain_timeout = self.shared.limits.drain_timeout;
+        let drain_timeout = self.shared.limits.load().drain_timeout;
         // Nobody is to find a gateway that refuses calls.
-        let withdrawn = self.advertiser.take().map(Advertiser::withdraw);
+        let withdrawn = self.live.announcer().end();
         let begun = Instant::now();
         self.context.lifecycle.end(ending);
         self.shared.dispatcher.refuse_calls();
@@ -229,6 +256,7 @@ pub struct GatewayBuilder {
     log: Option<LogReader>,
     listeners: Option<Listeners>,
     lifecycle: Lifecycle,
+    reloader: Option<Reloader>,
 }
 
 impl GatewayBuilder {
@@ -270,14 +298,23 @@ impl GatewayBuilder {
         self
     }
 
+    /// Lets callers change the configuration file with `config.set`, `config.patch` and `config.apply`, checked and
+    /// taken over by this. Without it these methods write the file, and nothing of it is taken over.
+    #[must_use]
+    pub fn reloader(mut self, reloader: Reloader) -> Self {
+        self.reloader = Some(reloader);
+        self
+    }
+
     /// Binds the port and serves.
     ///
     /// # Errors
     ///
     /// When an address cannot be bound, the identity cannot be read, or declared and served methods do not match.
     pub async fn start(self) -> Result<Gateway, StartError> {
-        let Self { settings, api, methods: extra, backend, log, listeners, lifecycle } = self;
-        let limits = settings.limits;
+        let Self { settings, api, methods: extra, backend, log, listeners, lifecycle, reloader } = self;
+        let in_force = settings.clone();
+        let limits = Arc::new(ArcSwap::from_pointee(settings.limits));
         let begun = Instant::now();
         let listeners = match listeners {
             Some(listeners) => listeners,
@@ -298,11 +335,12 @@ impl GatewayBuilder {
         let usage = UsageLedger::new(store.clone());
         let config = ConfigFile::new(settings.config_file, &settings.auth).map_err(StartError::Random)?;
         let logs = log.unwrap_or_else(|| LogReader::new(settings.log_file));
-        let authenticator = Arc::new(Authenticator::new(&settings.auth));
+        let auth = CurrentAuth::new(&settings.auth);
+        let lockout = limits.load().lockout;
         let devices = Devices::new(
             store,
-            Arc::clone(&authenticator),
-            Arc::new(Lockout::new(limits.lockout)),
+            auth.clone(),
+            Arc::new(Lockout::new(lockout)),
             events.clone(),
             settings.auto_approve_local,
         );
@@ -319,8 +357,9 @@ impl GatewayBuilder {
             devices,
             events,
             lifecycle: lifecycle.clone(),
+            reloader: reloader.clone(),
         };
-        let context = Arc::new(Context::new(parts, &limits));
+        let context = Arc::new(Context::new(parts, Arc::clone(&limits)));
         let guard = Guard::new(&context.hostname, settings.trust);
 
         let opened = Instant::now();
@@ -330,12 +369,10 @@ impl GatewayBuilder {
         }
         let dispatcher = Dispatcher::seal(&methods, &api, &limits, &lifecycle)?;
         let calls = Arc::clone(dispatcher.calls());
-        let shared =
-            Arc::new(Shared::new(dispatcher, authenticator, limits, Arc::clone(&context), tls, guard));
+        let shared = Arc::new(Shared::new(dispatcher, auth, Arc::clone(&context), tls, guard));
         context.complete(Late {
             calls,
             unauthenticated: Arc::clone(&shared.unauthenticated),
-            max_unauthenticated: shared.limits.max_unauthenticated,
             port: addresses[0].port(),
             addresses: addresses.clone(),
             tls: shared.tls.clone(),
@@ -346,7 +383,7 @@ impl GatewayBuilder {
             .sockets()
             .map(|listener| tokio::spawn(wire::listen(listener, Arc::clone(&shared))))
             .collect();
-        let (clock, tick_interval) = (Arc::clone(&context), shared.limits.tick_interval);
+        let (clock, tick_interval) = (Arc::clone(&context), limits.load().tick_interval);
         let mut tasks = vec![tokio::spawn(async move { clock.send_clock_events(tick_interval).await })];
         // After the port is bound and served: whoever asks for a run waits until this is done.
         tasks.push(tokio::spawn(async move {
@@ -356,20 +393,18 @@ impl GatewayBuilder {
         if let Some(tls) = &shared.tls {
             tasks.push(tokio::spawn(keep_fresh(Arc::clone(tls))));
         }
-        let advertiser = settings.discovery.map(|announcement| {
-            let tls = shared.tls.clone();
-            let ask_tls = move || {
-                let certificate_sha256 = Some(tls.as_ref()?.fingerprints().certificate);
-                Some(TlsHint { certificate_sha256 })
-            };
-            Advertiser::start(announcement, addresses.clone(), Box::new(ask_tls), lifecycle.announcing())
-        });
+        let announcer = Announcer::new(addresses.clone(), shared.tls.clone(), lifecycle.announcing());
+        announcer.announce(in_force.discovery.clone());
+        let live = Arc::new(Live::new(Arc::clone(&shared), announcer, in_force));
+        if let Some(reloader) = &reloader {
+            reloader.attach(&live);
+        }
         let phases =
             [("bind", begun, bound), ("open state", bound, opened), ("contract", opened, Instant::now())];
         for (phase, from, to) in phases {
             tracing::debug!(phase, "took {:.2} ms", (to - from).as_secs_f64() * 1000.0);
         }
-        Ok(Gateway { shared, context, listeners, addresses, accepting, tasks, advertiser })
+        Ok(Gateway { shared, context, listeners, addresses, accepting, tasks, live })
     }
 }
 

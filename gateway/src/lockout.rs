@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use openclaw_schema::{ErrorCode, RpcError};
 use tokio::time::Instant;
 
@@ -40,7 +41,7 @@ fn network(caller: Caller) -> IpAddr {
 /// The failures of late.
 #[derive(Debug)]
 pub(crate) struct Lockout {
-    limits: LockoutLimits,
+    limits: ArcSwap<LockoutLimits>,
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
 }
 
@@ -74,12 +75,17 @@ impl Entry {
 impl Lockout {
     /// Nobody is locked out.
     pub(crate) fn new(limits: LockoutLimits) -> Self {
-        Self { limits, entries: Mutex::default() }
+        Self { limits: ArcSwap::from_pointee(limits), entries: Mutex::default() }
+    }
+
+    /// Counts by other bounds from now on. Failures that are remembered count on, and who is locked out stays so.
+    pub(crate) fn change_limits(&self, limits: LockoutLimits) {
+        self.limits.store(limits.into());
     }
 
     /// Whether failed attempts are held against the caller.
     fn counts(&self, caller: Caller) -> bool {
-        caller.may_be_locked_out() || !self.limits.exempt_loopback
+        caller.may_be_locked_out() || !self.limits.load().exempt_loopback
     }
 
     /// How long the caller has to wait before an attempt is looked at, be it good or bad; `None` when it has not.
@@ -98,18 +104,19 @@ impl Lockout {
             return;
         }
         let now = Instant::now();
+        let LockoutLimits { max_attempts, window, lockout, .. } = **self.limits.load();
         let mut entries = self.entries();
         let key = (network(caller), kind);
         if entries.len() >= ADDRESSES && !entries.contains_key(&key) {
-            make_room(&mut entries, self.limits.window, now);
+            make_room(&mut entries, window, now);
         }
         let entry =
             entries.entry(key).or_insert_with(|| Entry { failures: VecDeque::new(), locked_until: None });
-        entry.failures.retain(|failure| *failure + self.limits.window > now);
+        entry.failures.retain(|failure| *failure + window > now);
         entry.failures.push_back(now);
-        if entry.failures.len() >= self.limits.max_attempts {
+        if entry.failures.len() >= max_attempts {
             entry.failures.clear();
-            entry.locked_until = Some(now + self.limits.lockout);
+            entry.locked_until = Some(now + lockout);
             tracing::warn!(address = %caller.ip, credential = ?kind, "locked out after too many failed attempts");
         }
     }
@@ -151,8 +158,6 @@ mod tests {
     use super::*;
     use crate::caller::Page;
 
-    const LOCKED: Duration = Duration::from_secs(300);
-
     fn at(ip: &str) -> Caller {
         Caller::at(ip.parse().expect("an address"))
     }
@@ -170,13 +175,32 @@ mod tests {
         fail(&lockout, caller, 9);
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
         fail(&lockout, caller, 1);
-        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(LOCKED));
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(300)));
         assert_eq!(lockout.retry_after(caller, CredentialKind::DeviceToken), None);
         assert_eq!(lockout.retry_after(other, CredentialKind::Secret), None);
         tokio::time::advance(Duration::from_secs(299)).await;
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_may_change_and_what_was_earned_stays() {
+        let lockout = Lockout::new(LockoutLimits::default());
+        let (caller, other, local) = (at("192.0.2.7"), at("192.0.2.8"), at("127.0.0.1"));
+        fail(&lockout, caller, 10);
+        fail(&lockout, other, 2);
+        lockout.change_limits(LockoutLimits {
+            max_attempts: 3,
+            lockout: Duration::from_secs(7),
+            exempt_loopback: false,
+            ..LockoutLimits::default()
+        });
+        assert_eq!(lockout.retry_after(caller, CredentialKind::Secret), Some(Duration::from_secs(300)));
+        fail(&lockout, other, 1);
+        assert_eq!(lockout.retry_after(other, CredentialKind::Secret), Some(Duration::from_secs(7)));
+        fail(&lockout, local, 3);
+        assert!(lockout.retry_after(local, CredentialKind::Secret).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,7 +226,7 @@ mod tests {
         fail(&lockout, page, 9);
         lockout.succeeded(at("127.0.0.1"), CredentialKind::Secret);
         fail(&lockout, page, 1);
-        assert_eq!(lockout.retry_after(page, CredentialKind::Secret), Some(LOCKED));
+        assert_eq!(lockout.retry_after(page, CredentialKind::Secret), Some(Duration::from_secs(300)));
         assert_eq!(lockout.retry_after(at("127.0.0.1"), CredentialKind::Secret), None);
     }
 

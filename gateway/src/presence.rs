@@ -153,16 +153,14 @@ impl Drop for Open<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{auth::Authenticator, caller::Caller, connection::Transport, settings::Auth};
+    use crate::{auth::CurrentAuth, caller::Caller, connection::Transport, settings::Auth};
 
     fn connection(id: u64) -> Connection {
-        let authenticator = Arc::new(Authenticator::new(&Auth::None));
+        let auth = CurrentAuth::new(&Auth::None);
         let remote = ([127, 0, 0, 1], 1).into();
         let caller = Caller::at([127, 0, 0, 1].into());
-        Connection::new(id, remote, caller, Transport::WebSocket, None, authenticator)
+        Connection::new(id, remote, caller, Transport::WebSocket, None, auth)
     }
 
     fn client(mode: &str) -> ConnectClientInfo {

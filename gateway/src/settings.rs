@@ -1,8 +1,9 @@
 //! What a gateway runs with: resolved, validated, ready to use. Where the values come from is the business of
 //! `config`; an embedding program may also write them down itself.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use openclaw_schema::{config::defaults, discovery::InterfaceRules};
 use secrecy::SecretString;
 
@@ -50,7 +51,7 @@ pub enum Auth {
 }
 
 /// The agents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agents {
     /// The agent that serves calls that name none. Invariant: an id in `list`.
     pub default_id: String,
@@ -59,7 +60,7 @@ pub struct Agents {
 }
 
 /// One agent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     /// Its id.
     pub id: String,
@@ -94,7 +95,7 @@ pub struct SshHints {
 }
 
 /// The bounds of a gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The largest message from an authenticated caller, in bytes. wire.md section 1: 25 MiB.
     pub max_payload_bytes: usize,
@@ -133,6 +134,9 @@ pub struct Limits {
     /// When callers that guess are kept out.
     pub lockout: LockoutLimits,
 }
+
+/// The bounds in force, which may change while a gateway runs. A connection keeps those that it began with.
+pub(crate) type LiveLimits = Arc<ArcSwap<Limits>>;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 /// Whom a gateway trusts beyond its own host. By default nobody.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
     /// Pages that may call although the gateway does not serve them. The names of their hosts may also be used to
     /// address the gateway, as behind a proxy. wire.md section 4; stock's key `gateway.controlUi.allowedOrigins`.

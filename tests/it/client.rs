@@ -164,6 +164,22 @@ impl Typed {
                     let called = match method {
                         ConfigMethod::ConfigGet => client.config_get(NoParams {}).await.map(drop),
                         ConfigMethod::ConfigSchema => client.config_schema(NoParams {}).await.map(drop),
+                        ConfigMethod::ConfigSet => {
+                            let params = json!({ "raw": "{gateway: {mode: 'local'}}" });
+                            client.config_set(params_of(params)).await.map(drop)
+                        }
+                        ConfigMethod::ConfigPatch => {
+                            let base = client.config_get(NoParams {}).await.map(|config| config.hash);
+                            let params =
+                                json!({ "raw": "{logging: {level: 'info'}}", "baseHash": base.ok() });
+                            client.config_patch(params_of(params)).await.map(drop)
+                        }
+                        ConfigMethod::ConfigApply => {
+                            let base = client.config_get(NoParams {}).await.map(|config| config.hash);
+                            let params =
+                                json!({ "raw": "{gateway: {mode: 'local'}}", "baseHash": base.ok() });
+                            client.config_apply(params_of(params)).await.map(drop)
+                        }
                     };
                     calls.push((method.name(), called));
                 }

@@ -32,6 +32,8 @@ mod interop;
 mod models;
 /// What was recorded of a stock gateway, row by row: handshakes and edge cases.
 mod recorded;
+/// A configuration that changes under a running gateway: by its file, and by callers.
+mod reload;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
 /// Our results against the stock schema of them.

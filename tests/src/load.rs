@@ -39,6 +39,9 @@ pub struct Counts {
     pub failed: AtomicU64,
     /// In flight when the connection was closed with 1012, which says to come back.
     pub closed_for_restart: AtomicU64,
+    /// In flight when the connection was closed with 4001, which says that the secret is another one. They are sent again
+    /// with the new one, and counted again.
+    pub sent_again: AtomicU64,
     /// In flight when the connection ended without a word, or with another one.
     pub cut: AtomicU64,
     /// Neither answered nor closed in time.
@@ -59,6 +62,7 @@ pub struct Load {
     callers: Vec<JoinHandle<()>>,
     /// The time of the last result, and the longest time between two of them.
     gap: Arc<Mutex<(Instant, Duration)>>,
+    token: Arc<Mutex<String>>,
 }
 
 /// What a load is made of.
@@ -78,6 +82,7 @@ impl Load {
     pub fn start(url: &str, token: &str, shape: Shape) -> Self {
         let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let gap = Arc::new(Mutex::new((Instant::now(), Duration::ZERO)));
+        let token = Arc::new(Mutex::new(token.to_owned()));
         let per_socket =
             Duration::from_secs_f64(f64::from(shape.sockets) / f64::from(shape.calls_per_second));
         let life = match shape.reconnects_per_second {
@@ -88,7 +93,7 @@ impl Load {
             .map(|number| {
                 let caller = Caller {
                     url: url.to_owned(),
-                    token: token.to_owned(),
+                    token: Arc::clone(&token),
                     every: per_socket,
                     life,
                     counts: Arc::clone(&counts),
@@ -102,7 +107,12 @@ impl Load {
                 })
             })
             .collect();
-        Self { counts, stop, callers, gap }
+        Self { counts, stop, callers, gap, token }
+    }
+
+    /// What callers show from now on when they connect.
+    pub fn change_token(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What became of the calls so far.
@@ -130,11 +140,15 @@ impl Load {
     }
 }
 
+fn call(id: u64) -> Message {
+    Message::text(json!({ "jsonrpc": "2.0", "id": id, "method": "health", "params": {} }).to_string())
+}
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 struct Caller {
     url: String,
-    token: String,
+    token: Arc<Mutex<String>>,
     /// Time between two calls.
     every: Duration,
     /// How long a connection is used.
@@ -146,11 +160,12 @@ struct Caller {
 
 impl Caller {
     async fn run(&self) {
+        let mut again = 0;
         while !self.stop.load(Ordering::Relaxed) {
             match self.connect().await {
                 Ok(socket) => {
                     self.counts.connections.fetch_add(1, Ordering::Relaxed);
-                    self.call(socket).await;
+                    again = self.call(socket, again).await;
                 }
                 Err(Error::Http(response)) if response.status() == 503 => {
                     self.counts.deferred_connections.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +181,9 @@ impl Caller {
 
     async fn connect(&self) -> Result<Socket, Error> {
         let mut request = self.url.as_str().into_client_request()?;
-        let bearer = format!("Bearer {}", self.token).parse().expect("a token is a header value");
+        let bearer = format!("Bearer {}", self.token.lock().unwrap_or_else(PoisonError::into_inner))
+            .parse()
+            .expect("a token is a header value");
         request.headers_mut().insert("authorization", bearer);
         match timeout(HANGS, tokio_tungstenite::connect_async(request)).await {
             Ok(connected) => connected.map(|(socket, _)| socket),
@@ -177,18 +194,25 @@ impl Caller {
         }
     }
 
-    /// Calls on one connection to its end.
-    async fn call(&self, mut socket: Socket) {
+    /// Calls on one connection to its end, first `again` calls that were not taken by the one before. Says how many are
+    /// to be sent again.
+    async fn call(&self, mut socket: Socket, again: u64) -> u64 {
         let mut in_flight: HashMap<u64, Instant> = HashMap::new();
         let (mut next, begun) = (0, Instant::now());
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut close = None;
+        for _ in 0..again {
+            next += 1;
+            self.counts.sent.fetch_add(1, Ordering::Relaxed);
+            in_flight.insert(next, Instant::now());
+            let _ = socket.send(call(next)).await;
+        }
         loop {
             let leaving = self.stop.load(Ordering::Relaxed) || begun.elapsed() >= self.life;
             if leaving && in_flight.is_empty() {
                 let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
-                return;
+                return 0;
             }
             tokio::select! {
                 message = socket.next() => match message {
@@ -206,10 +230,9 @@ impl Caller {
                         continue;
                     }
                     next += 1;
-                    let call = json!({ "jsonrpc": "2.0", "id": next, "method": "health", "params": {} });
                     self.counts.sent.fetch_add(1, Ordering::Relaxed);
                     in_flight.insert(next, now);
-                    if socket.send(Message::text(call.to_string())).await.is_err() && close.is_none() {
+                    if socket.send(call(next)).await.is_err() && close.is_none() {
                         // The close frame may be there to be read.
                         continue;
                     }
@@ -217,10 +240,15 @@ impl Caller {
             }
         }
         let lost = in_flight.len() as u64;
-        let for_restart = close.is_some_and(|CloseFrame { code, .. }| u16::from(code) == 1012);
-        let counter = if for_restart { &self.counts.closed_for_restart } else { &self.counts.cut };
+        let code = close.map(|CloseFrame { code, .. }| u16::from(code));
+        let (counter, again) = match code {
+            Some(1012) => (&self.counts.closed_for_restart, 0),
+            Some(4001) => (&self.counts.sent_again, lost),
+            _ => (&self.counts.cut, 0),
+        };
         counter.fetch_add(lost, Ordering::Relaxed);
         sleep(RECONNECT).await;
+        again
     }
 
     fn account(&self, text: &str, in_flight: &mut HashMap<u64, Instant>) {

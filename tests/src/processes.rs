@@ -82,10 +82,20 @@ impl Gateway {
     /// When it does not start.
     #[must_use]
     pub fn start(binary: &Path, home: &Path, args: &[&str]) -> Self {
+        let usual = ["--allow-unconfigured", "--bind", "loopback", "--token", TOKEN];
+        Self::start_configured(binary, home, &[&usual, args].concat())
+    }
+
+    /// Starts one with these arguments and the configuration in its home, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start_configured(binary: &Path, home: &Path, args: &[&str]) -> Self {
         let port = free_port();
         let child = command(binary, home)
-            .args(["gateway", "run", "--allow-unconfigured", "--bind", "loopback"])
-            .args(["--port", &port.to_string(), "--token", TOKEN])
+            .args(["gateway", "run", "--port", &port.to_string()])
             .args(args)
             .stdout(Stdio::null())
             .spawn()

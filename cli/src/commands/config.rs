@@ -1,4 +1,4 @@
-//! `gateway config get`, `explain`, `validate`, `schema`: the configuration, read and not changed. No gateway is asked.
+//! `gateway config`: the configuration, read and checked here, changed in [`edit`]. No gateway is asked.
 
 use openclaw_gateway::config::{
     Explained, Issue, Lost, Report, ServeOptions, Source, Unknown, View, check_config,
@@ -15,6 +15,8 @@ use crate::{
     settings::surroundings,
 };
 
+mod edit;
+
 /// How wide the values are in the list of keys. A longer one moves what follows it.
 const VALUE_COLUMNS: usize = 24;
 
@@ -22,6 +24,8 @@ const VALUE_COLUMNS: usize = 24;
 pub(crate) fn config(command: &ConfigCommand, global: &GlobalArgs, printer: &Printer) -> Result<Exit> {
     match command {
         ConfigCommand::Get(args) => get(args, global, printer),
+        ConfigCommand::Set(args) => edit::set(args, global, printer),
+        ConfigCommand::Unset(args) => edit::unset(args, global, printer),
         ConfigCommand::Explain(args) => explain(args, global, printer),
         ConfigCommand::Validate(args) => validate(args, global, printer),
         ConfigCommand::Schema(_) => {

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -20,12 +21,13 @@ use openclaw_gateway::{
         self, ConsoleStyle, LogHandle, LogRules, LogSettings, LogSetupError, Rotation,
         traffic::{self, TrafficLog},
     },
+    reload::{Cause, ProcessSettings, Refused, Reloader},
     settings::{Auth, Settings},
     state::{RuntimeRecord, StateError, StateLock},
     tls::Fingerprints,
 };
 use openclaw_schema::types::TimestampMs;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -55,7 +57,7 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     let env = Env::of_process();
     let locations =
         Locations::resolve(&global.location_flags(), &env).map_err(|error| misconfigured(&error))?;
-    let source = Source { args, global, env, locations };
+    let source = Arc::new(Source { args: args.clone(), global: global.clone(), env, locations });
     let locations = &source.locations;
     // A wrong flag is told before anything is moved or made.
     source.options()?;
@@ -118,16 +120,16 @@ fn reset(args: &RunArgs, locations: &Locations, printer: &Printer) -> Result<boo
 }
 
 /// Where the settings of a gateway come from, at its start and at each of its restarts.
-struct Source<'a> {
-    args: &'a RunArgs,
-    global: &'a GlobalArgs,
+struct Source {
+    args: RunArgs,
+    global: GlobalArgs,
     env: Env,
     locations: Locations,
 }
 
-impl Source<'_> {
+impl Source {
     fn options(&self) -> Result<ServeOptions> {
-        let (args, global) = (self.args, self.global);
+        let (args, global) = (&self.args, &self.global);
         Ok(ServeOptions {
             port: args.port,
             bind: args.access.bind.map(bind_mode),
@@ -145,14 +147,30 @@ impl Source<'_> {
 
     /// Reads the configuration as it is now.
     fn resolve(&self) -> std::result::Result<Resolved, Box<CliError>> {
+        let config = Config::load(self.locations.config_file()).map_err(|error| misconfigured(&error))?;
+        self.resolve_config(&config)
+    }
+
+    /// What follows from a configuration.
+    fn resolve_config(&self, config: &Config) -> std::result::Result<Resolved, Box<CliError>> {
         let options = self.options().map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Output(error) => Box::new(transient("the output cannot be written").cause(error)),
         })?;
-        let config = Config::load(self.locations.config_file()).map_err(|error| misconfigured(&error))?;
         let env = self.env.with_state_file(self.locations.state()).map_err(|error| misconfigured(&error))?;
-        resolve_settings(&self.locations, &config, &env, &options)
+        resolve_settings(&self.locations, config, &env, &options)
             .map_err(|error| Box::new(misconfigured(&error)))
+    }
+
+    /// Keeps the gateways of this process in step with the configuration file.
+    fn reloader(self: &Arc<Self>, resolved: &Resolved, log: &LogHandle) -> Reloader {
+        let source = Arc::clone(self);
+        let resolve = move |config: &Config| {
+            let refused = |error: Box<CliError>| Refused { message: sentence(&error), key: None };
+            source.resolve_config(config).map_err(refused)
+        };
+        let beside = vec![self.locations.state().env_file()];
+        Reloader::new(self.locations.config_file(), beside, resolved, Some(log.clone()), resolve)
     }
 }
 
@@ -307,13 +325,14 @@ fn is_terminal() -> bool {
 }
 
 /// Serves until a signal asks to stop.
-async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases: Phases) -> Result<Exit> {
+async fn serve(source: &Arc<Source>, resolved: Resolved, log: &LogHandle, phases: Phases) -> Result<Exit> {
     let mut signals = Signals::new()?;
     let lifecycle = Lifecycle::new();
     lifecycle.offer_restarts();
     phases.log();
     let supervisor = Supervisor::of_process();
-    let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor };
+    let reloader = source.reloader(&resolved, log);
+    let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor, reloader: &reloader };
     let running = start.gateway(Plan::of(resolved), None).await;
     let running = running.map_err(|error| not_started(&error))?;
     running.announce(phases.begun.elapsed());
@@ -322,13 +341,14 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
         exit = attend(running, source, &start, &mut signals) => exit,
         // Over restarts and the stop too: a drain may take longer than the watchdog waits.
         () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
+        () = reloader.clone().watch() => unreachable!("it goes on for as long as it is polled"),
     }
 }
 
 /// Does what a gateway is asked for, until it ends.
 async fn attend(
     mut running: Running,
-    source: &Source<'_>,
+    source: &Source,
     start: &Start<'_>,
     signals: &mut Signals,
 ) -> Result<Exit> {
@@ -341,11 +361,13 @@ async fn attend(
             }
             Wish::Reload => {
                 supervisor.reloading("reading the configuration again");
-                running.reload(source, start.log);
+                let reloader = start.reloader.clone();
+                // It has told the log.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload(Cause::Asked)).await;
                 supervisor.ready(&running.status());
                 continue;
             }
-            Wish::Signalled(name) if !running.plan.allows_restart => {
+            Wish::Signalled(name) if !start.reloader.allows_restart() => {
                 tracing::warn!(
                     target: TARGET,
                     "{name} is ignored: `commands.restart` is false in {}", source.locations.config_file().display()
@@ -374,15 +396,14 @@ struct Plan {
     settings: Settings,
     /// Where the settings came from.
     notes: Vec<Note>,
+    /// Told at the start.
     warnings: Vec<String>,
-    /// Whether a signal may restart the gateway.
-    allows_restart: bool,
 }
 
 impl Plan {
     fn of(resolved: Resolved) -> Self {
-        let Resolved { settings, notes, warnings, allows_restart, .. } = resolved;
-        Self { settings, notes, warnings, allows_restart }
+        let Resolved { settings, notes, warnings, .. } = resolved;
+        Self { settings, notes, warnings }
     }
 }
 
@@ -391,6 +412,7 @@ struct Start<'a> {
     lifecycle: &'a Lifecycle,
     log: &'a LogHandle,
     supervisor: &'a Supervisor,
+    reloader: &'a Reloader,
 }
 
 impl Start<'_> {
@@ -406,8 +428,10 @@ impl Start<'_> {
         for warning in &plan.warnings {
             tracing::warn!(target: TARGET, "{warning}");
         }
-        let mut builder =
-            Gateway::builder(plan.settings.clone()).log(self.log.reader()).lifecycle(self.lifecycle.clone());
+        let mut builder = Gateway::builder(plan.settings.clone())
+            .log(self.log.reader())
+            .lifecycle(self.lifecycle.clone())
+            .reloader(self.reloader.clone());
         if let Some(listeners) = listeners {
             builder = builder.listeners(listeners);
         }
@@ -485,34 +509,6 @@ impl Running {
         tracing::info!(target: TARGET, "stopped");
         exit
     }
-
-    /// Reads the configuration again and takes over what needs no restart.
-    fn reload(&mut self, source: &Source<'_>, log: &LogHandle) {
-        let fresh = match source.resolve() {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                tracing::error!(
-                    target: TARGET,
-                    "the configuration was not read again, and stays as it was: {}", sentence(&error)
-                );
-                return;
-            }
-        };
-        for warning in &fresh.warnings {
-            tracing::warn!(target: TARGET, "{warning}");
-        }
-        change_rules(log, &fresh);
-        self.plan.allows_restart = fresh.allows_restart;
-        let waiting = waits_for_restart(&self.plan.settings, &fresh.settings);
-        if waiting.is_empty() {
-            tracing::info!(target: TARGET, "the configuration was read again");
-        } else {
-            tracing::warn!(
-                target: TARGET,
-                "the configuration was read again; what changed here waits for a restart: {}", waiting.join(", ")
-            );
-        }
-    }
 }
 
 /// What came of a restart.
@@ -527,7 +523,7 @@ enum Next {
 /// can go wrong is tried first, while the old gateway serves.
 async fn restart(
     running: Running,
-    source: &Source<'_>,
+    source: &Source,
     start: &Start<'_>,
     signals: &mut Signals,
     reason: &str,
@@ -557,10 +553,12 @@ async fn restart(
             Err(error) => return kept(running, sentence(&not_started(&error))),
         }
     };
-    let rules_before = start.log.rules();
-    change_rules(start.log, &fresh);
+    let process_before = start.reloader.process();
+    start.reloader.change_process(&ProcessSettings::of(&fresh));
     let mut plan = Plan::of(fresh);
     let Running { gateway, record, plan: before } = running;
+    // With what it has taken over since its start.
+    let before = Plan { settings: gateway.settings(), ..before };
     if plan.settings.log_file != before.settings.log_file {
         tracing::warn!(target: TARGET, "`logging.file` changes when the process starts anew");
         plan.settings.log_file.clone_from(&before.settings.log_file);
@@ -601,7 +599,7 @@ async fn restart(
             let told = sentence(&not_started(&error));
             tracing::error!(target: TARGET, "restarted with the settings it had: {told}");
             problem = Some(told);
-            start.log.change_rules((*rules_before).clone());
+            start.reloader.change_process(&process_before);
             start.gateway(before.clone(), Some(listeners)).await
         }
     };
@@ -638,48 +636,6 @@ async fn end(gateway: Gateway, supervisor: &Supervisor, signals: &mut Signals) -
         tracing::info!(target: TARGET, "stopped");
         Exit::Ok
     })
-}
-
-/// Takes over what the configuration says of the log. Secrets that were in force stay out of it.
-fn change_rules(log: &LogHandle, fresh: &Resolved) {
-    let mut rules = rules(fresh);
-    rules.redactor.keep_secrets_of(&log.rules().redactor);
-    log.change_rules(rules);
-}
-
-/// The keys whose change only a restart takes over.
-fn waits_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let secret = |auth: &Auth| match auth {
-        Auth::None => (0, String::new()),
-        Auth::Token(secret) => (1, secret.expose_secret().to_owned()),
-        Auth::Password(secret) => (2, secret.expose_secret().to_owned()),
-    };
-    let agents = |settings: &Settings| format!("{:?}", settings.agents);
-    let trust = |settings: &Settings| format!("{:?}", settings.trust);
-    let models = |settings: &Settings| {
-        let models = &settings.models;
-        let of_providers = models.providers.values().flat_map(|provider| {
-            provider.key.iter().chain(provider.headers.iter().map(|(_, secret)| secret))
-        });
-        let of_clis = models.clis.values().flat_map(|cli| cli.env.iter().map(|(_, secret)| secret));
-        // Secrets do not show themselves.
-        let secrets = of_providers.chain(of_clis).map(|secret| secret.expose_secret().to_owned());
-        (format!("{models:?}"), secrets.collect::<Vec<_>>())
-    };
-    [
-        ("gateway.port or gateway.bind", old.listen != new.listen),
-        ("gateway.tls", old.tls != new.tls),
-        ("gateway.auth", secret(&old.auth) != secret(&new.auth)),
-        ("gateway.nodes", old.auto_approve_local != new.auto_approve_local),
-        ("gateway.controlUi.allowedOrigins or gateway.trustedProxies", trust(old) != trust(new)),
-        ("discovery", old.discovery != new.discovery),
-        ("agents", agents(old) != agents(new)),
-        ("models", models(old) != models(new)),
-        ("logging.file", old.log_file != new.log_file),
-    ]
-    .into_iter()
-    .filter_map(|(key, has_changed)| has_changed.then_some(key))
-    .collect()
 }
 
 /// Removes the record of a gateway that is gone.

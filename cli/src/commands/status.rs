@@ -86,6 +86,8 @@ struct Commands {
     install: String,
     start: String,
     restart: String,
+    /// Restarts a gateway that is no service, too.
+    ask_restart: String,
 }
 
 async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings) -> Result<Report> {
@@ -144,6 +146,7 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
             install: global.command("gateway install"),
             start: global.command("gateway start"),
             restart: global.command("gateway restart"),
+            ask_restart: global.command("gateway call gateway.restart.request"),
         },
         settings,
         inspection,
@@ -366,6 +369,19 @@ impl Report {
                 .filter(|_| self.inspection.service.is_some())
                 .map(|problem| (problem.message.clone(), Some(problem.hint.clone()))),
         );
+        if let Some(config) = self.facts().and_then(|facts| facts.config_status()) {
+            if let Some(problem) = config.problem {
+                let message = format!("the gateway runs with the configuration it had: {problem}");
+                notes.push((message, None));
+            }
+            if !config.waits_for_restart.is_empty() {
+                let message = format!(
+                    "the configuration has changed: {} waits for a restart",
+                    config.waits_for_restart.join(", ")
+                );
+                notes.push((message, Some(format!("`{}` restarts the gateway", self.commands.ask_restart))));
+            }
+        }
         for (message, hint) in notes {
             lines.push(String::new());
             lines.push(format!("{} {}", printer.styled(WARN, "warning:"), printable(&message)));
@@ -656,6 +672,7 @@ mod tests {
                 install: "gateway install".to_owned(),
                 start: "gateway start".to_owned(),
                 restart: "gateway restart".to_owned(),
+                ask_restart: "gateway call gateway.restart.request".to_owned(),
             },
         }
     }

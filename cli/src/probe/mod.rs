@@ -12,7 +12,7 @@ use openclaw_client::{Client, Error, ErrorCode, Fingerprint, Scope, SecretString
 use openclaw_schema::methods::{
     config::ConfigMethod,
     connect::{ConnectMethod, ConnectResult},
-    gateway::{GatewayIdentity, GatewayMethod, HealthResult, PresenceEntry, StatusResult},
+    gateway::{ConfigStatus, GatewayIdentity, GatewayMethod, HealthResult, PresenceEntry, StatusResult},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
@@ -518,6 +518,11 @@ impl Observation {
     fn version_in_summary(&self) -> Option<String> {
         let summary: StatusResult = serde_json::from_value(self.summary.clone()?).ok()?;
         summary.runtime_version
+    }
+
+    /// How the gateway stands to its configuration file, if it was asked and tells.
+    pub(crate) fn config_status(&self) -> Option<ConfigStatus> {
+        serde_json::from_value::<StatusResult>(self.summary.clone()?).ok()?.config
     }
 
     /// The health snapshot, if it has the declared shape.

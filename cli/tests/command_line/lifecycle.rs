@@ -239,11 +239,45 @@ fn a_hangup_reads_levels_again_and_names_what_waits() {
     assert!(server.says("stays as it was").contains("logging.level"));
     home.write(
         ".openclaw/openclaw.json",
-        "{ gateway: { mode: 'local', auth: { token: '0123456789abcdef' } } }",
+        "{ gateway: { mode: 'local', auth: { token: '0123456789abcdef' } }, agents: { entries: { other: {} } } }",
     );
     signal(&server.child, Signal::HUP);
-    assert!(server.says("waits for a restart").contains("gateway.auth"));
+    let said = server.says("waits for a restart").to_owned();
+    assert!(said.contains("in force now: gateway.auth") && said.contains("a restart: agents"), "{said}");
+    home.run(["gateway", "call", "health"]).ok();
     server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_file_that_changes_is_taken_over_without_being_asked() {
+    let home = Home::new();
+    let with = |level: &str| {
+        format!(
+            "{{ gateway: {{ mode: 'local' }}, logging: {{ consoleLevel: '{level}', maxFileBytes: 1000 }} }}"
+        )
+    };
+    home.write(".openclaw/openclaw.json", &with("info"));
+    let mut server = Server::start(&home, ["gateway", "--port", "0"]);
+    // As an editor does that writes a new file and moves it over the old one.
+    let new = home.write(".openclaw/.openclaw.json.swp", &with("debug"));
+    fs::rename(new, home.path().join(".openclaw/openclaw.json")).expect("it moves");
+    assert!(server.says("in force now: logging").contains("config"));
+    home.run(["gateway", "call", "health"]).ok();
+    server.says("DEBUG");
+    // As one does that cuts the file and writes it again; and it is broken.
+    home.write(".openclaw/openclaw.json", "{\n  gateway: { mode: 'local' oops }\n}");
+    assert!(server.says("stays as it was").contains("openclaw.json:2:"));
+    home.write(".openclaw/openclaw.json", &with("debug"));
+    server.says("says what is in force");
+    // The command line edits it, and says what becomes of that.
+    let set = home.run(["gateway", "config", "set", "commands.restart", "false"]);
+    assert!(set.ok().contains("set: commands.restart"), "{set:?}");
+    server.says("in force now: commands.restart");
+    signal(&server.child, Signal::USR1);
+    server.says("SIGUSR1 is ignored");
+    let answer = home.run(["gateway", "call", "status", "--json"]).json(0);
+    assert_eq!((&answer["config"]["reloads"], &answer["lifecycle"]["restarts"]), (&2.into(), &0.into()));
+    assert_eq!(server.stop(Signal::TERM).0, Some(0));
 }
 
 #[test]

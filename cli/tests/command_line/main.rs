@@ -7,6 +7,7 @@
 
 mod client;
 mod config;
+mod config_edit;
 mod discovery;
 mod fake;
 mod gateway;

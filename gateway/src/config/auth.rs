@@ -129,11 +129,13 @@ pub(super) fn resolve(
     env: &Env,
     options: &ServeOptions,
     exposed: Option<(IpAddr, &Sourced<BindMode>)>,
-    is_rehearsal: bool,
+    purpose: Purpose,
 ) -> Result<(Auth, Vec<Note>, Option<String>), ConfigError> {
-    let make = || match is_rehearsal {
-        true => Ok(String::new().into()),
-        false => Ok(ensure_token(locations.state())?),
+    let make = || match purpose {
+        Purpose::Start => Ok(ensure_token(locations.state())?),
+        Purpose::Preview => {
+            Ok(read_token(locations.state())?.unwrap_or_else(|| "(made at the start)".into()))
+        }
     };
     let decided = decide(locations, config, env, options, exposed, make)?;
     let mut notes = vec![Note::new("auth", &decided.mode)];
@@ -141,6 +143,15 @@ pub(super) fn resolve(
         notes.push(Note { name: kind.name(), value: "(secret)".to_owned(), source });
     }
     Ok((decided.auth, notes, decided.warning))
+}
+
+/// What settings are resolved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A gateway is started: a token that is missing is made.
+    Start,
+    /// Somebody wants to know what a start would say. Nothing is made.
+    Preview,
 }
 
 /// What was decided.

@@ -4,7 +4,11 @@
 //! are kept and ignored. In its own sections wrong types and values are refused, and so are keys that look misspelt;
 //! other unknown keys give a warning, unless they are stock's.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use openclaw_schema::config::{
     AgentEntry, Agents, Commands, Discovery, Gateway, Logging, Models, Secret, Sections, Texts, Variables,
@@ -62,8 +66,13 @@ impl Config {
         Ok(Self { exists, ..Self::parse(&text, path)? })
     }
 
+    /// The files that it consists of, the one at `path` first.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        [&self.path].into_iter().chain(&self.included).map(|file| file.to_path_buf()).collect()
+    }
+
     /// Reads `text`, the content of the file at `path`, and what it includes.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         Self::of_values(&mut Tree::parse(text, path)?).map_err(|fault| fault.error)
     }
 

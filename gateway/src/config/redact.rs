@@ -112,6 +112,13 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
+/// Whether a secret stands in a configuration, and not only where one is.
+pub(super) fn holds_secrets(config: &Value) -> bool {
+    let mut known = BTreeSet::new();
+    collect(config, Secrecy::Nothing, &mut known);
+    !known.is_empty()
+}
+
 fn collect(value: &Value, secrecy: Secrecy, known: &mut BTreeSet<String>) {
     match value {
         Value::String(text) if secrecy > Secrecy::Nothing && !text.is_empty() && !is_reference(text) => {

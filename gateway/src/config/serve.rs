@@ -15,8 +15,10 @@ use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
-    Sourced, UnknownName, announcement, auth, env,
+    AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, ReloadMode,
+    Source, Sourced, UnknownName, announcement,
+    auth::{self, Purpose},
+    env,
     file::{port, substitute, unknown_name},
     models::resolve_models,
     modes,
@@ -70,6 +72,8 @@ pub struct Resolved {
     pub log: LogSettings,
     /// Whether a signal may restart it.
     pub allows_restart: bool,
+    /// What it does when the configuration file changes.
+    pub reload: ReloadMode,
     /// Where the values came from, for the log of the start.
     pub notes: Vec<Note>,
     /// What looks odd but is not refused, a sentence each.
@@ -122,7 +126,7 @@ pub fn resolve_settings(
     env: &Env,
     options: &ServeOptions,
 ) -> Result<Resolved, ConfigError> {
-    resolve_on(&Host::current(), locations, config, env, options, false)
+    resolve_on(&Host::current(), locations, config, env, options, Purpose::Start)
 }
 
 /// What [`resolve_settings`] would warn of, or why it would refuse. Nothing is made.
@@ -132,7 +136,39 @@ pub(super) fn rehearse(
     env: &Env,
     options: &ServeOptions,
 ) -> Result<Vec<String>, ConfigError> {
-    Ok(resolve_on(&Host::current(), locations, config, env, options, true)?.warnings)
+    Ok(resolve_on(&Host::current(), locations, config, env, options, Purpose::Preview)?.warnings)
+}
+
+/// What a gateway would start with that is given no flags, where the configuration does not say that it is on another
+/// machine. Makes nothing. `Err` is what would forbid the start, unless that lies with this moment or this shell: then
+/// it is among the notes.
+pub(super) fn preview_settings(
+    locations: &Locations,
+    config: &Config,
+    env: &Env,
+    notes: &mut Vec<String>,
+) -> Result<Option<Resolved>, ConfigError> {
+    if config.gateway.mode.as_ref().is_some_and(|mode| mode.value == GatewayMode::Remote) {
+        return Ok(None);
+    }
+    let options = ServeOptions { allow_unconfigured: true, ..ServeOptions::default() };
+    match resolve_on(&Host::current(), locations, config, env, &options, Purpose::Preview) {
+        Ok(resolved) => Ok(Some(resolved)),
+        Err(
+            error @ (ConfigError::MissingVariable { .. }
+            | ConfigError::NoTailnet { .. }
+            | ConfigError::OpenToOthers { .. }
+            | ConfigError::NoHome
+            | ConfigError::State(_)),
+        ) => {
+            notes.push(match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn resolve_on(
@@ -141,7 +177,7 @@ fn resolve_on(
     config: &Config,
     env: &Env,
     options: &ServeOptions,
-    is_rehearsal: bool,
+    purpose: Purpose,
 ) -> Result<Resolved, ConfigError> {
     if !options.allow_unconfigured {
         ensure_local(config)?;
@@ -152,8 +188,7 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) =
-        auth::resolve(locations, config, env, options, exposed, is_rehearsal)?;
+    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed, purpose)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
@@ -215,6 +250,7 @@ fn resolve_on(
             },
         },
         log,
+        reload: config.gateway.reload.mode.as_ref().map_or(ReloadMode::Hybrid, |mode| mode.value),
         allows_restart: is_on(&config.commands.restart),
         notes,
         warnings,
@@ -629,7 +665,7 @@ mod tests {
         fn resolve_file(&self) -> Result<Resolved, ConfigError> {
             let locations = self.locations();
             let config = Config::load(locations.config_file())?;
-            resolve_on(&self.host, &locations, &config, &self.env(), &self.options, false)
+            resolve_on(&self.host, &locations, &config, &self.env(), &self.options, Purpose::Start)
         }
 
         /// The text of the error and its hint, with `FILE` for the path of the file.

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use openclaw_schema::methods::config::{ConfigGetResult, ConfigIssue};
@@ -16,8 +17,8 @@ use crate::settings::Auth;
 /// The configuration file of a running gateway.
 pub struct ConfigFile {
     path: PathBuf,
-    /// What callers present, wherever it came from.
-    credential: Option<SecretString>,
+    /// What callers present or have presented, wherever it came from.
+    credentials: Mutex<Vec<SecretString>>,
     /// Goes into each hash. The rest of the file is no secret: without a key, its hash would let a caller try passwords.
     hash_key: [u8; 32],
 }
@@ -29,13 +30,18 @@ impl ConfigFile {
     ///
     /// When the system gives no random numbers.
     pub fn new(path: PathBuf, auth: &Auth) -> io::Result<Self> {
-        let credential = match auth {
-            Auth::None => None,
-            Auth::Token(secret) | Auth::Password(secret) => Some(secret.clone()),
-        };
         let mut hash_key = [0; 32];
         getrandom::fill(&mut hash_key).map_err(io::Error::other)?;
-        Ok(Self { path, credential, hash_key })
+        let file = Self { path, credentials: Mutex::default(), hash_key };
+        file.add_credential(auth);
+        Ok(file)
+    }
+
+    /// Callers present what `auth` says from now on. What they presented before is kept out of answers still.
+    pub(crate) fn add_credential(&self, auth: &Auth) {
+        if let Auth::Token(secret) | Auth::Password(secret) = auth {
+            self.credentials.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        }
     }
 
     /// Reads it. Blocks.
@@ -80,16 +86,22 @@ impl ConfigFile {
     }
 
     fn told(&self, exists: bool, text: &str) -> ConfigGetResult {
+        let hash = self.hash(exists, text);
+        ConfigGetResult { path: self.path.display().to_string(), hash, ..ConfigGetResult::default() }
+    }
+
+    /// Names a content of the file.
+    pub(super) fn hash(&self, exists: bool, text: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(self.hash_key);
         hash.update([u8::from(exists)]);
         hash.update(text);
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        ConfigGetResult { path: self.path.display().to_string(), hash, ..ConfigGetResult::default() }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn secrets(&self, config: &Value) -> Secrets {
-        Secrets::of(config, self.credential.iter().map(|secret| secret.expose_secret().to_owned()))
+    pub(super) fn secrets(&self, config: &Value) -> Secrets {
+        let credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        Secrets::of(config, credentials.iter().map(|secret| secret.expose_secret().to_owned()))
     }
 
     /// The file.
@@ -103,6 +115,13 @@ impl fmt::Debug for ConfigFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfigFile").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// `text` without the secrets of the file at `path`. Blocks.
+pub(crate) fn scrubbed(path: &Path, text: &str) -> String {
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    let value = Tree::parse(&file, path).map(|tree| tree.value).unwrap_or_default();
+    Secrets::of(&value, []).scrub(text)
 }
 
 /// What is wrong with the file.

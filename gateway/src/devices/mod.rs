@@ -13,7 +13,14 @@ pub(crate) mod setup;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use openclaw_schema::{
@@ -34,7 +41,7 @@ use self::{
     setup::{IssuedCode, Place, SetupCodes, grants},
 };
 use crate::{
-    auth::{AuthMethod, Authenticator, SecretCheck},
+    auth::{AuthMethod, CurrentAuth, SecretCheck},
     caller::Page,
     events::EventBus,
     lockout::{CredentialKind, Lockout},
@@ -125,11 +132,11 @@ type Clock = Arc<dyn Fn() -> TimestampMs + Send + Sync>;
 /// The devices of one gateway.
 pub(crate) struct Devices {
     store: Store,
-    authenticator: Arc<Authenticator>,
+    auth: CurrentAuth,
     lockout: Arc<Lockout>,
     events: EventBus,
     /// Whether a device on the gateway's own host that shows the secret is paired without asking.
-    auto_approve_local: bool,
+    auto_approve_local: AtomicBool,
     clock: Clock,
     /// Read from the store when it is needed first.
     registry: Mutex<Option<Registry>>,
@@ -155,22 +162,27 @@ impl Devices {
     /// The devices in `store`, which is not opened before it is needed.
     pub(crate) fn new(
         store: Store,
-        authenticator: Arc<Authenticator>,
+        auth: CurrentAuth,
         lockout: Arc<Lockout>,
         events: EventBus,
         auto_approve_local: bool,
     ) -> Self {
         Self {
             store,
-            authenticator,
+            auth,
             lockout,
             events,
-            auto_approve_local,
+            auto_approve_local: AtomicBool::new(auto_approve_local),
             clock: Arc::new(TimestampMs::now),
             registry: Mutex::new(None),
             live: Arc::default(),
             setup_codes: SetupCodes::default(),
         }
+    }
+
+    /// Says anew whether a device on the gateway's own host that shows the secret is paired without asking.
+    pub(crate) fn approve_local(&self, auto_approve_local: bool) {
+        self.auto_approve_local.store(auto_approve_local, Ordering::Release);
     }
 
     /// The count of failed attempts, which other ways in share.
@@ -219,7 +231,7 @@ impl Devices {
             return Err(Refusal::no_device_for_ui());
         }
         let is_backend = is_backend(&attempt.client);
-        let method = self.authenticator.method();
+        let method = self.auth.get().method();
         if method == AuthMethod::None && !is_backend || method != AuthMethod::None && !attempt.has_secret() {
             return Err(Refusal::no_device());
         }
@@ -244,7 +256,8 @@ impl Devices {
     /// Looks at the credential. `device` is the one whose key is proven, if it is paired.
     fn recognise(&self, attempt: &ConnectAttempt, device: Option<&Device>) -> Result<Credential, Refusal> {
         let auth = &attempt.auth;
-        let method = self.authenticator.method();
+        let authenticator = self.auth.get();
+        let method = authenticator.method();
         let caller = attempt.caller;
         let [token, password, device_token, bootstrap_token] =
             [&auth.token, &auth.password, &auth.device_token, &auth.bootstrap_token]
@@ -260,7 +273,7 @@ impl Devices {
         {
             return Err(Refusal::locked_out(wait));
         }
-        let secret = self.authenticator.check_fields(token, password);
+        let secret = authenticator.check_fields(token, password);
         if secret == SecretCheck::Good {
             self.lockout.succeeded(caller, CredentialKind::Secret);
             return Ok(Credential::Secret(method));
@@ -341,7 +354,7 @@ impl Devices {
             });
         }
         let now = (self.clock)();
-        let silent = by_secret && attempt.caller.is_local && self.auto_approve_local;
+        let silent = by_secret && attempt.caller.is_local && self.auto_approve_local.load(Ordering::Acquire);
         let mut changes = Vec::new();
         let known = registry.devices.get(device_id);
         let (mut device, approved) = match known {

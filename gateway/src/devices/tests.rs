@@ -1,6 +1,6 @@
 //! The auth table of wire.md section 4 and the pairing matrix of section 6, row by row.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -10,7 +10,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::{proof::DeviceProof, *};
-use crate::{caller::Caller, settings::Auth};
+use crate::{
+    caller::Caller,
+    settings::{Auth, LockoutLimits},
+};
 
 const NONCE: &str = "e23ecc68-6e2c-4a19-8c24-65852e98f4e1";
 const NOW: u64 = 1_795_339_864_269;
@@ -75,8 +78,8 @@ impl Bench {
 fn devices(directory: &TempDir, auth: &Auth, events: &EventBus, time: &Arc<AtomicU64>) -> Devices {
     let mut devices = Devices::new(
         Store::new(directory.path().join("gateway.sqlite")),
-        Arc::new(Authenticator::new(auth)),
-        Arc::new(Lockout::new(crate::settings::LockoutLimits::default())),
+        CurrentAuth::new(auth),
+        Arc::new(Lockout::new(LockoutLimits::default())),
         events.clone(),
         true,
     );
@@ -533,8 +536,8 @@ async fn a_request_is_gone_after_five_minutes_or_when_it_is_rejected() {
 
 #[tokio::test]
 async fn nothing_is_paired_silently_where_the_owner_says_so() {
-    let mut bench = Bench::token();
-    bench.devices.auto_approve_local = false;
+    let bench = Bench::token();
+    bench.devices.approve_local(false);
     assert_eq!(bench.refused_for(device()).await, "not-paired");
     assert_eq!(bench.connect(cli()).await.scopes, READ);
 }

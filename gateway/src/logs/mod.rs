@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -182,6 +182,8 @@ struct Shared {
     path: PathBuf,
     rules: RwLock<Arc<LogRules>>,
     file: Arc<Queue>,
+    /// How large the file grows.
+    max_bytes: Arc<AtomicU64>,
     /// Whether the file cannot be written now: then the console shows what belongs there.
     file_fails: Arc<AtomicBool>,
     console: Option<Arc<Queue>>,
@@ -233,6 +235,11 @@ impl LogHandle {
         tracing::callsite::rebuild_interest_cache();
     }
 
+    /// Changes how large the file grows before a new one is begun, in bytes. Holds from the next line on.
+    pub fn change_max_bytes(&self, max_bytes: u64) {
+        self.shared.max_bytes.store(max_bytes, Ordering::Relaxed);
+    }
+
     /// What is logged now.
     #[must_use]
     pub fn rules(&self) -> Arc<LogRules> {
@@ -282,6 +289,7 @@ pub fn start(settings: &LogSettings) -> Result<(LogLayer, LogHandle), LogSetupEr
             path: settings.file.clone(),
             rules: RwLock::new(Arc::new(settings.rules.clone())),
             file: Arc::clone(&file),
+            max_bytes: writer.max_bytes(),
             file_fails: writer.fails(),
             console: console.clone(),
             written,

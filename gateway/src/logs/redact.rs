@@ -52,6 +52,11 @@ impl Redactor {
         })
     }
 
+    /// Whether the patterns of `other` are the same.
+    pub(crate) fn has_patterns_of(&self, other: &Self) -> bool {
+        self.patterns.iter().map(Regex::as_str).eq(other.patterns.iter().map(Regex::as_str))
+    }
+
     /// Goes on to keep out what `other` keeps out by its value: a secret that was replaced was one.
     pub fn keep_secrets_of(&mut self, other: &Self) {
         for secret in &other.secrets {

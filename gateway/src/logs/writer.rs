@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -61,6 +61,8 @@ pub(super) fn dropped_message(lines: u64) -> String {
 pub(super) struct Writer {
     path: PathBuf,
     rotation: Rotation,
+    /// The size of one file that is in force.
+    max_bytes: Arc<AtomicU64>,
     /// Tells followers that there is something to read.
     written: watch::Sender<u64>,
     file: Option<OpenFile>,
@@ -104,6 +106,7 @@ impl Writer {
         Self {
             path,
             rotation,
+            max_bytes: Arc::new(AtomicU64::new(rotation.max_bytes)),
             written,
             file: None,
             out: Vec::new(),
@@ -118,6 +121,11 @@ impl Writer {
     /// Whether the file cannot be written, as it changes.
     pub(super) fn fails(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.fails)
+    }
+
+    /// How large the file grows, in bytes. May be changed: it holds from the next line on.
+    pub(super) fn max_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.max_bytes)
     }
 
     /// Writes until the queue is closed.
@@ -199,6 +207,7 @@ impl Writer {
 
     /// Writes as many of `lines` as the current file takes, at least one. Says how many bytes that were.
     fn write_some(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.rotation.max_bytes = self.max_bytes.load(Ordering::Relaxed);
         let mut file = self.open()?;
         let mut fitting = fitting(lines, self.rotation.max_bytes.saturating_sub(file.length));
         let max_age = i64::try_from(self.rotation.max_age.as_millis()).unwrap_or(i64::MAX);

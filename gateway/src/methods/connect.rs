@@ -108,7 +108,7 @@ impl ConnectServer for Handlers {
                 issued_at_ms: None,
                 device_tokens: None,
             },
-            policy: self.context.policy,
+            policy: self.context.policy(),
         })
     }
 }

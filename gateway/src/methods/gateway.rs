@@ -15,7 +15,7 @@ use openclaw_schema::{
 };
 
 use super::{Handlers, caller, internal, refuse, unchanged};
-use crate::{host, runs::RunCounts};
+use crate::{host, reload::Reloader, runs::RunCounts};
 
 /// How many sessions `status` names.
 const RECENT_SESSIONS: u64 = 10;
@@ -64,6 +64,7 @@ impl GatewayServer for Handlers {
             uptime_ms: Some(context.uptime_ms()),
             connected_clients: Some(context.connections.open()),
             lifecycle: Some(context.lifecycle.status()),
+            config: context.reloader.as_ref().map(Reloader::status),
         })
     }
 

@@ -157,6 +157,7 @@ pub(crate) async fn connect(
         (false, true) => Protocol::V3,
         (false, false) => return Outcome::mismatch(&id, &range),
     };
+    let authenticator = connection.auth().get();
     let granted = match ConnectAttempt::new(&params, &challenge.nonce, protocol, connection.caller()) {
         Ok(attempt) => shared.context.devices.authorize(&attempt).await,
         Err(refusal) => Err(refusal),
@@ -180,7 +181,7 @@ pub(crate) async fn connect(
         token: grant.device_token.clone(),
         more_tokens: grant.more_tokens.clone(),
     };
-    connection.admit(grant);
+    connection.admit(grant, authenticator);
     if let Some(client) = &params.client {
         shared.context.connections.introduce(&connection, client);
     }
@@ -245,6 +246,7 @@ fn hello(auth: &Auth, protocol: Protocol, shared: &Shared, connection: &Connecti
         snapshot["configPath"] = json!(context.state.config_file());
         snapshot["stateDir"] = json!(context.state.root());
     }
+    let policy = context.policy();
     let methods: Vec<&str> = shared.dispatcher.names();
     let events: Vec<&str> =
         ["connect.challenge"].into_iter().chain(EventName::ALL.iter().map(|name| name.name())).collect();
@@ -255,9 +257,9 @@ fn hello(auth: &Auth, protocol: Protocol, shared: &Shared, connection: &Connecti
         "features": { "methods": methods, "events": events },
         "snapshot": snapshot,
         "policy": {
-            "maxPayload": context.policy.max_payload,
-            "maxBufferedBytes": context.policy.max_buffered_bytes,
-            "tickIntervalMs": context.policy.tick_interval_ms,
+            "maxPayload": policy.max_payload,
+            "maxBufferedBytes": policy.max_buffered_bytes,
+            "tickIntervalMs": policy.tick_interval_ms,
         },
     });
     match protocol {

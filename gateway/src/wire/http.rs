@@ -192,7 +192,8 @@ fn look(
         tracing::warn!(%remote, reason = %refused, "a request was turned away");
         Refusal::new(turned_away(refused, wish))
     };
-    let page = shared.guard.page(headers).map_err(|refused| refuse(&refused))?;
+    let guard = shared.guard.load();
+    let page = guard.page(headers).map_err(|refused| refuse(&refused))?;
     let may_be_foreign = match wish {
         // What is read is public, but no foreign script is to know that a gateway is here.
         Wish::Read => !headers.contains_key(ORIGIN),
@@ -200,7 +201,7 @@ fn look(
         // all places of those who wait for one.
         Wish::Frames => {
             let free = shared.unauthenticated.available_permits();
-            headers.contains_key(ORIGIN) && free * 2 > shared.limits.max_unauthenticated
+            headers.contains_key(ORIGIN) && free * 2 > shared.limits.load().max_unauthenticated
         }
         Wish::JsonRpc | Wish::Post => false,
     };
@@ -211,7 +212,7 @@ fn look(
         // Who looks at what everyone may see need not be known.
         Wish::Read => Caller { ip: remote.ip().to_canonical(), is_local: false, page },
         Wish::JsonRpc | Wish::Frames | Wish::Post => {
-            shared.guard.caller(headers, remote.ip(), page).map_err(|refused| refuse(&refused))?
+            guard.caller(headers, remote.ip(), page).map_err(|refused| refuse(&refused))?
         }
     };
     Ok(Requester(remote, caller))
@@ -303,8 +304,8 @@ async fn rpc(
     if let Some(refusal) = connection.missing_credential() {
         return unauthorized(&refusal.to_string());
     }
-    let limits = &shared.limits;
-    let body = match read_body(request.into_body(), limits).await {
+    let limits = shared.limits.load_full();
+    let body = match read_body(request.into_body(), &limits).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => {
             let message = format!("a request may have {} bytes at most", limits.max_payload_bytes);
@@ -423,8 +424,7 @@ fn identify(
         },
     };
     let id = shared.next_connection_id();
-    let authenticator = Arc::clone(&shared.authenticator);
-    let connection = Connection::new(id, remote, caller, transport, call_timeout, authenticator);
+    let connection = Connection::new(id, remote, caller, transport, call_timeout, shared.auth.clone());
     let credential = match headers.get(AUTHORIZATION) {
         None => None,
         Some(value) => match value.to_str().ok().and_then(bearer) {
@@ -523,7 +523,7 @@ fn upgrade(
     } else {
         // A frame client shows its credential in `connect`, its first frame.
         let id = shared.next_connection_id();
-        Connection::new(id, remote, caller, Transport::Frames, None, Arc::clone(&shared.authenticator))
+        Connection::new(id, remote, caller, Transport::Frames, None, shared.auth.clone())
     };
     let subprotocol = if speaks_jsonrpc {
         offers_jsonrpc(headers).then(|| HeaderValue::from_static(JSONRPC_SUBPROTOCOL))

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -35,7 +36,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{guard::Guard, stream::Stream};
-use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits, tls::Tls};
+use crate::{auth::CurrentAuth, context::Context, dispatcher::Dispatcher, settings::LiveLimits, tls::Tls};
 
 /// Reads a message of a frame connection that is past its handshake.
 pub(crate) fn decode_frame(text: &str) -> crate::decoders::Frame {
@@ -58,8 +59,8 @@ const PLAIN_ON_TLS: &str = "this port speaks TLS: use wss:// or https://\n";
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) dispatcher: Dispatcher,
-    pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) limits: Limits,
+    pub(crate) auth: CurrentAuth,
+    pub(crate) limits: LiveLimits,
     pub(crate) context: Arc<Context>,
     /// Cancelled when the gateway stops: connections finish their calls and close.
     pub(crate) stopping: CancellationToken,
@@ -71,32 +72,33 @@ pub(crate) struct Shared {
     pub(crate) unauthenticated: Arc<Semaphore>,
     /// Absent where the port is plain.
     pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) guard: Guard,
+    pub(crate) guard: ArcSwap<Guard>,
     next_connection: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(
         dispatcher: Dispatcher,
-        authenticator: Arc<Authenticator>,
-        limits: Limits,
+        auth: CurrentAuth,
         context: Arc<Context>,
         tls: Option<Arc<Tls>>,
         guard: Guard,
     ) -> Self {
+        let limits = Arc::clone(&context.limits);
+        let bounds = limits.load();
         Self {
             dispatcher,
-            authenticator,
-            context,
+            auth,
             tls,
-            guard,
+            guard: ArcSwap::from_pointee(guard),
             stopping: CancellationToken::new(),
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            connections: Arc::new(Semaphore::new(limits.max_connections)),
-            unauthenticated: Arc::new(Semaphore::new(limits.max_unauthenticated)),
+            connections: Arc::new(Semaphore::new(bounds.max_connections)),
+            unauthenticated: Arc::new(Semaphore::new(bounds.max_unauthenticated)),
             next_connection: AtomicU64::new(1),
-            limits,
+            limits: Arc::clone(&limits),
+            context,
         }
     }
 
@@ -128,24 +130,24 @@ pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
 
 fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: axum::Router) {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
-        tracing::warn!(%remote, "refused: {} connections are open, the most there may be", shared.limits.max_connections);
+        tracing::warn!(%remote, "refused: {} connections are open, the most there may be", shared.limits.load().max_connections);
         return;
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
     let service = http::Service::new(Arc::clone(shared), remote, router, permit);
     let shared_for_task = Arc::clone(shared);
+    let limits = shared.limits.load_full();
     match &shared.tls {
         None => {
-            let stream = Stream::new(stream, shared.limits.send_timeout);
+            let stream = Stream::new(stream, limits.send_timeout);
             shared.tasks.spawn(serve(stream, remote, shared_for_task, service));
         }
         Some(tls) => {
             let acceptor = tls.acceptor();
             shared.tasks.spawn(async move {
                 let shared = &shared_for_task;
-                let handshake =
-                    tokio::time::timeout(shared.limits.header_timeout, encrypt(stream, &acceptor));
+                let handshake = tokio::time::timeout(limits.header_timeout, encrypt(stream, &acceptor));
                 let stream = tokio::select! {
                     done = handshake => match done {
                         Ok(Ok(stream)) => stream,
@@ -154,7 +156,7 @@ fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: a
                     },
                     () = shared.stopping.cancelled() => return,
                 };
-                let stream = Stream::new(stream, shared.limits.send_timeout);
+                let stream = Stream::new(stream, limits.send_timeout);
                 serve(stream, remote, shared_for_task, service).await;
             });
         }
@@ -183,7 +185,7 @@ where
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.header_timeout)
+        .header_read_timeout(shared.limits.load().header_timeout)
         .max_buf_size(64 * 1024);
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();

@@ -38,6 +38,7 @@ use crate::{
     devices::{attempt::Protocol, live::DeviceLink, record::Role},
     dispatcher::Subscriptions,
     logs::traffic,
+    settings::Limits,
 };
 
 /// How many messages are read or items written before the other side has its turn.
@@ -64,6 +65,8 @@ enum End {
     Refused,
     /// The device behind it is no longer trusted.
     DeviceRemoved,
+    /// The secret that let the peer in is in force no more.
+    AuthChanged,
     /// The handshake of a frame connection failed, and the peer has been told.
     Handshake(CloseCode, String),
     /// The peer answers no ping.
@@ -86,6 +89,8 @@ impl End {
                 let (code, reason) = DeviceLink::REMOVED;
                 (code.into(), reason.into())
             }
+            // Stock documents that such clients connect again with the new secret.
+            Self::AuthChanged => (4001.into(), "gateway auth changed".into()),
             Self::Stopping => (CloseCode::Restart, "service restart".into()),
             Self::SlowConsumer => (CloseCode::Again, "slow consumer: output was not taken in time".into()),
             Self::NotAuthenticated => (CloseCode::Policy, "no authentication in time".into()),
@@ -150,13 +155,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     dialect: Dialect,
     unauthenticated: Option<OwnedSemaphorePermit>,
 ) {
-    let limits = &shared.limits;
+    let limits = shared.limits.load_full();
     let max_message_bytes = if unauthenticated.is_some() {
         limits.max_unauthenticated_payload_bytes
     } else {
         limits.max_payload_bytes
     };
-    let socket = Socket::new(stream, &read, limits, max_message_bytes);
+    let socket = Socket::new(stream, &read, &limits, max_message_bytes);
     // The buffer of the HTTP request, 8 KiB even where nothing came behind it.
     drop(read);
     let (stopping, gone) = (shared.stopping.clone(), shared.gone.clone());
@@ -178,14 +183,20 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         refused_at: None,
         draining: false,
         dialect,
+        limits,
         shared,
     };
     session.open();
     let id = session.connection.id();
     traffic::opened(&session.connection);
-    let mut end = tokio::select! {
-        end = std::future::poll_fn(|cx| session.poll(cx)) => end,
-        () = stopping.cancelled() => End::Stopping,
+    let mut end = loop {
+        let auth = session.connection.auth().get();
+        tokio::select! {
+            end = std::future::poll_fn(|cx| session.poll(cx)) => break end,
+            () = stopping.cancelled() => break End::Stopping,
+            // Whether that matters to this peer, the session says.
+            () = auth.replaced() => {}
+        }
     };
     if end == End::Stopping {
         session.draining = true;
@@ -211,6 +222,8 @@ struct Session<S> {
     socket: Socket<S>,
     connection: Arc<Connection>,
     shared: Arc<Shared>,
+    /// The bounds that were in force when the connection began.
+    limits: Arc<Limits>,
     dialect: Dialect,
     /// Held until the connection is authenticated.
     unauthenticated: Option<OwnedSemaphorePermit>,
@@ -231,7 +244,7 @@ struct Session<S> {
     next_ping: Instant,
     authenticate_by: Instant,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Since when the peer is refused for a wrong credential: nothing more is read, answers on their way are written.
+    /// Since when the peer is turned away: nothing more is read, answers on their way are written.
     refused_at: Option<Instant>,
     /// Whether the gateway stops: nothing more is read, calls in flight are finished.
     draining: bool,
@@ -271,10 +284,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
                     return Err(End::Stopping);
                 }
-            } else if self.connection.is_refused() {
+            } else if let Some(end) = self.turned_away() {
                 self.refused_at.get_or_insert_with(Instant::now);
                 if !worked && self.calls.as_ref().is_none_or(JoinSet::is_empty) && !self.dirty {
-                    return Err(End::Refused);
+                    return Err(end);
                 }
             } else if self.queued_bytes < QUEUED_BYTES && self.has_room() && !self.is_deciding() {
                 worked |= self.read(cx)?;
@@ -282,6 +295,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if !worked && !self.dirty {
                 return self.check_time(cx);
             }
+        }
+    }
+
+    /// Why nothing more is read from the peer, if that is so: its calls in flight are answered, then it is told.
+    fn turned_away(&self) -> Option<End> {
+        if self.connection.is_refused() {
+            Some(End::Refused)
+        } else {
+            self.connection.is_outdated().then_some(End::AuthChanged)
         }
     }
 
@@ -371,7 +393,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn has_room(&self) -> bool {
-        self.calls.as_ref().map_or(0, JoinSet::len) < self.shared.limits.max_in_flight
+        self.calls.as_ref().map_or(0, JoinSet::len) < self.limits.max_in_flight
     }
 
     /// Reads what has arrived, up to a turn of messages.
@@ -401,7 +423,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Message::Close(_) => return Err(self.closed_by_peer(cx)),
                 Message::Pong(_) | Message::Frame(_) => {}
             }
-            let is_refused = self.connection.is_refused();
+            let is_refused = self.turned_away().is_some();
             if self.queued_bytes >= QUEUED_BYTES || !self.has_room() || self.is_deciding() || is_refused {
                 return Ok(true);
             }
@@ -453,7 +475,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn receive_jsonrpc(&mut self, text: &str) -> Reply {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         if self.subscriptions.is_none() {
             let (subscriptions, items) = Subscriptions::new(limits);
             self.subscriptions = Some(subscriptions);
@@ -500,14 +522,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn admit(&mut self) {
         if self.unauthenticated.is_some() && self.connection.is_authenticated() {
             self.unauthenticated = None;
-            self.socket.set_max_message_bytes(self.shared.limits.max_payload_bytes);
+            self.socket.set_max_message_bytes(self.limits.max_payload_bytes);
         }
     }
 
     /// Looks at the clock, and asks to be woken when it matters next.
     fn check_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         loop {
-            let limits = &self.shared.limits;
+            let limits = &self.limits;
             let mut next = self.next_ping;
             if let Some((since, _)) = self.blocked {
                 next = next.min(since + limits.send_timeout);
@@ -536,7 +558,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             // A call that takes its time does not keep the connection of a guesser open.
             if self.refused_at.is_some_and(|since| since + REFUSED_TIMEOUT <= now) {
-                return Err(End::Refused);
+                return Err(self.turned_away().unwrap_or(End::Refused));
             }
             if self.next_ping <= now {
                 self.next_ping = now + limits.ping_interval;

@@ -37,6 +37,7 @@ pub struct Gateway {
     #[schemars(extend("x-openclaw-reload" = "live"))]
     pub remote: Remote,
     /// Devices and nodes.
+    #[schemars(extend("x-openclaw-reload" = "live"))]
     pub nodes: Nodes,
     /// Pages in a browser.
     pub control_ui: ControlUi,

@@ -258,33 +258,34 @@ pub fn parse_path(text: &str) -> Result<Vec<String>, String> {
     let mut rest = text;
     while !rest.is_empty() {
         if let Some(bracket) = rest.strip_prefix('[') {
-            let (inside, after) =
-                bracket.split_once(']').ok_or_else(|| format!("`{text}` has a `[` without a `]`"))?;
-            let quoted = ['"', '\''].iter().find_map(|mark| inside.strip_prefix(*mark)?.strip_suffix(*mark));
-            match quoted {
-                Some(name) => parts.push(name.to_owned()),
-                None if inside.parse::<usize>().is_ok() => parts.push(format!("[{inside}]")),
-                None => {
+            let open = || format!("`{text}` has a `[` without a `]`");
+            let quote = bracket.chars().next().filter(|quote| matches!(quote, '"' | '\''));
+            if let Some(quote) = quote {
+                let (name, after) = bracket[1..].split_once(quote).ok_or_else(open)?;
+                rest = after.strip_prefix(']').ok_or_else(open)?;
+                parts.push(name.to_owned());
+            } else {
+                let (inside, after) = bracket.split_once(']').ok_or_else(open)?;
+                if inside.parse::<usize>().is_err() {
                     return Err(format!("`[{inside}]` in `{text}` is neither a number nor a quoted name"));
                 }
+                rest = after;
+                parts.push(format!("[{inside}]"));
             }
+        } else {
+            let (name, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
             rest = after;
-            if rest.starts_with('.') && rest.len() > 1 {
-                rest = &rest[1..];
-            }
-            continue;
+            parts.push(name.to_owned());
         }
-        let end = rest.find(['.', '[']).unwrap_or(rest.len());
-        let (name, after) = rest.split_at(end);
-        if name.is_empty() {
+        if parts.last().is_some_and(String::is_empty) {
             return Err(format!("`{text}` has an empty part"));
         }
-        parts.push(name.to_owned());
-        rest = match after.strip_prefix('.') {
+        match rest.strip_prefix('.') {
             Some("") => return Err(format!("`{text}` ends with a dot")),
-            Some(after) => after,
-            None => after,
-        };
+            Some(after) => rest = after,
+            None if rest.is_empty() || rest.starts_with('[') => {}
+            None => return Err(format!("`{text}` has no dot after a `]`")),
+        }
     }
     Ok(parts)
 }
@@ -344,6 +345,7 @@ mod tests {
             "gateway.limits.",
             "gateway.remote.",
             "gateway.reload.",
+            "gateway.nodes.",
             "gateway.trustedProxies",
             "gateway.controlUi.allowedOrigins",
             "logging.",

@@ -167,10 +167,10 @@ names! {
 names! {
     /// What a running gateway does when its configuration file changes.
     ReloadMode {
-        /// Nothing.
-        Off = "off",
-        /// It applies what needs no restart, and says of the rest that it does.
+        /// It takes over what needs no restart, and says what does.
         Hybrid = "hybrid",
+        /// It says what has changed, and takes nothing over before a restart.
+        Off = "off",
     }
 }
 

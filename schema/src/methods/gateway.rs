@@ -160,6 +160,26 @@ pub struct StatusResult {
     /// How restarts and suspensions stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<LifecycleStatus>,
+    /// How the configuration stands; absent where the gateway is part of a program that reads none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
+}
+
+/// How the configuration of a running gateway stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// When something of it was taken over last: at the start, or since.
+    pub loaded_at: TimestampMs,
+    /// How often something was taken over since the start.
+    #[serde(default)]
+    pub reloads: u64,
+    /// The keys that are otherwise in the file than the gateway runs with, and wait for a restart.
+    #[serde(default)]
+    pub waits_for_restart: Vec<String>,
+    /// Why the file is not taken over, if it is not: the gateway runs with what it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Runs, counted.
@@ -443,6 +463,12 @@ fn status() -> Examples<StatusParams, StatusResult> {
         uptime_ms: Some(43_783),
         connected_clients: Some(1),
         lifecycle: Some(LifecycleStatus::default()),
+        config: Some(ConfigStatus {
+            loaded_at: TimestampMs(1_795_337_920_000),
+            reloads: 1,
+            waits_for_restart: vec!["gateway.port or gateway.bind".to_owned()],
+            problem: None,
+        }),
     };
     Examples::success("what an administrator sees", StatusParams::default(), result)
         .invalid("a field that does not exist", json!({ "verbose": true }))
