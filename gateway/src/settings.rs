@@ -120,7 +120,8 @@ pub struct Limits {
     pub max_subscriptions: u32,
     /// How many items of its subscriptions may wait for one connection.
     pub subscription_queue: usize,
-    /// How long a write may make no progress before the peer counts as a slow consumer.
+    /// How long a write may make no progress before the peer counts as a slow consumer. By default eight seconds: with
+    /// the time that the system's own buffers take to fill, a peer that stops reading is closed within ten.
     pub send_timeout: Duration,
     /// How long a call may take, unless the method waits by design or the caller asks for less.
     pub call_timeout: Duration,
@@ -147,7 +148,7 @@ impl Default for Limits {
             max_batch: 100,
             max_subscriptions: 64,
             subscription_queue: 256,
-            send_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(8),
             call_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
