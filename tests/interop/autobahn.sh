@@ -24,8 +24,9 @@ if [[ ! -e $suite/bin/wstest ]]; then
     touch "$suite/zope/__init__.py"
 fi
 
-cargo build --quiet --release -p openclaw-tests --bin openclaw-test-server
-coproc server { target/release/openclaw-test-server; }
+# What `cargo test` builds is fast enough.
+cargo build --quiet -p openclaw-tests --bin openclaw-test-server
+coproc server { target/debug/openclaw-test-server; }
 trap 'kill "$server_PID" 2>/dev/null || true' EXIT
 read -r port _ <&"${server[0]}"
 
