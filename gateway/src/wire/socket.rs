@@ -34,7 +34,8 @@ const KEPT_OUTPUT_BYTES: usize = 1024;
 pub(crate) struct Socket<S> {
     inner: WebSocket<Adapter<S>>,
     max_buffered_bytes: usize,
-    /// Whether a message was too large to be read. The codec stands inside it and cannot go on.
+    /// Whether a message was too large to be read, or what arrived is no WebSocket: the codec cannot go on, and no close
+    /// frame is to be waited for (RFC 6455 section 7.1.7).
     is_stuck: bool,
 }
 
@@ -74,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(crate) fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Result<Message, Error>> {
         self.inner.get_mut().waits_for(cx);
         let read = self.inner.read();
-        self.is_stuck |= matches!(read, Err(Error::Capacity(_)));
+        self.is_stuck |= matches!(read, Err(Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)));
         or_pending(read)
     }
 

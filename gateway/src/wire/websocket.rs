@@ -214,11 +214,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     let frame = end.close_frame(&session.dialect);
+    // A stranger keeps its place to the end: there are no more of them than places.
+    let unauthenticated = session.unauthenticated.take();
     // Calls, subscriptions and what waits for them end here, whatever the peer does.
     let mut socket = session.into_socket();
     drop(open);
     let Some(frame) = frame else { return };
-    if end == End::SlowConsumer {
+    if end == End::SlowConsumer && unauthenticated.is_none() {
         socket.cut_short();
         tokio::select! {
             _ = timeout(FAREWELL, socket.close(frame)) => {}
