@@ -323,8 +323,8 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_run_had_said_when_its_gateway_was_killed_is_in_its_session() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let server = Server::start(directory.path(), 0);
-    let port = server.port;
+    let server = start(directory.path(), 0);
+    let port = server.port();
     let mut wire = Wire::new(port);
     // Ten seconds of words.
     let message = (0..1000).map(|word| word.to_string()).collect::<Vec<_>>().join(" ");
@@ -342,7 +342,7 @@ async fn what_a_run_had_said_when_its_gateway_was_killed_is_in_its_session() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     drop(server);
-    let server = Server::start(directory.path(), port);
+    let server = start(directory.path(), port);
     let answer = loop {
         let waited = json!({ "runId": "k1", "timeoutMs": 10_000 });
         let Some(answer) = wire.ask("agent.wait", &waited).await else { continue };
