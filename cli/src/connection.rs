@@ -235,6 +235,17 @@ fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
             }
             error.about(settings)
         }
+        Error::RateLimited { message, retry_after } => {
+            let mut error = CliError::new(Fault::Request, ErrorCode::RateLimited.name(), Exit::Auth, message)
+                .cause(settings.origin())
+                .detail("retryable", true);
+            if let Some(after) = retry_after {
+                error = error
+                    .detail("retryAfterMs", u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
+                    .hint(format!("try again in {} s", after.as_millis().div_ceil(1000)));
+            }
+            error.hint("nobody is locked out on the gateway's own host: go there, or wait").about(settings)
+        }
         Error::Untrusted { shown, expected, reason, .. } => untrusted(shown, expected, &reason, settings),
         Error::ProtocolMismatch { message } => {
             protocol("PROTOCOL_MISMATCH", message).cause(settings.origin())
@@ -307,7 +318,9 @@ fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> 
 /// How the command ends when the gateway answers with `code`.
 fn exit_of(code: Option<ErrorCode>) -> Exit {
     match code {
-        Some(ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::NotPaired) => Exit::Auth,
+        Some(
+            ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::NotPaired | ErrorCode::RateLimited,
+        ) => Exit::Auth,
         Some(ErrorCode::DeadlineExceeded) => Exit::Timeout,
         Some(
             ErrorCode::ParseError
@@ -416,6 +429,7 @@ mod tests {
                 "BAD_PAYLOAD",
             ),
             (Error::Unauthorized { message: "no".to_owned(), details: None }, Exit::Auth, "UNAUTHORIZED"),
+            (Error::RateLimited { message: "no".to_owned(), retry_after: None }, Exit::Auth, "RATE_LIMITED"),
             (refused(ErrorCode::Forbidden), Exit::Auth, "FORBIDDEN"),
             (refused(ErrorCode::DeadlineExceeded), Exit::Timeout, "DEADLINE_EXCEEDED"),
             (refused(ErrorCode::Internal), Exit::Refused, "INTERNAL"),

@@ -65,6 +65,15 @@ pub enum Error {
         /// request waits for approval.
         details: Option<Box<RawValue>>,
     },
+    /// Too many wrong credentials came from this address, and the gateway looks at none for a while, right ones
+    /// included.
+    #[error("{message}")]
+    RateLimited {
+        /// What the gateway says about it.
+        message: String,
+        /// How long that lasts, if the gateway says so.
+        retry_after: Option<Duration>,
+    },
     /// The gateway shows a TLS certificate that is not trusted. Nothing was sent.
     #[error("the TLS certificate of {url} is not trusted: {reason} (its SHA-256 is {shown})")]
     Untrusted {
@@ -190,7 +199,7 @@ impl Error {
                 (None, Some(code)) => code.is_retryable(),
                 (None, None) => false,
             },
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::RateLimited { .. } => true,
             Self::InvalidInput { .. }
             | Self::BadPayload { .. }
             | Self::Unauthorized { .. }
@@ -220,6 +229,7 @@ impl Error {
             Self::BadPayload { .. } => true,
             Self::InvalidInput { .. }
             | Self::Unauthorized { .. }
+            | Self::RateLimited { .. }
             | Self::Untrusted { .. }
             | Self::ProtocolMismatch { .. } => false,
         }
@@ -232,6 +242,7 @@ impl Error {
             Self::InvalidInput { problem, .. } => problem.is_some().then_some(ErrorCode::InvalidParams),
             Self::Refused(refusal) => refusal.code,
             Self::Unauthorized { .. } => Some(ErrorCode::Unauthorized),
+            Self::RateLimited { .. } => Some(ErrorCode::RateLimited),
             Self::Transport { .. }
             | Self::BadPayload { .. }
             | Self::Timeout { .. }
@@ -245,6 +256,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.details()?.retry_after_ms.map(Duration::from_millis),
+            Self::RateLimited { retry_after, .. } => *retry_after,
             Self::InvalidInput { .. }
             | Self::Transport { .. }
             | Self::BadPayload { .. }
@@ -295,16 +307,21 @@ impl Error {
     /// An error object that the gateway answered.
     pub(crate) fn refused(error: &ErrorObjectOwned) -> Self {
         let refusal = Refusal::from_object(error);
-        if refusal.code == Some(ErrorCode::Unauthorized) {
-            #[derive(serde::Deserialize)]
-            struct Details {
-                details: Option<Box<RawValue>>,
+        match refusal.code {
+            Some(ErrorCode::Unauthorized) => {
+                #[derive(serde::Deserialize)]
+                struct Details {
+                    details: Option<Box<RawValue>>,
+                }
+                let read = |data: &RawValue| serde_json::from_str::<Details>(data.get()).ok();
+                let details = refusal.data.as_deref().and_then(read).and_then(|data| data.details);
+                Self::Unauthorized { message: refusal.message, details }
             }
-            let read = |data: &RawValue| serde_json::from_str::<Details>(data.get()).ok();
-            let details = refusal.data.as_deref().and_then(read).and_then(|data| data.details);
-            Self::Unauthorized { message: refusal.message, details }
-        } else {
-            Self::Refused(Box::new(refusal))
+            Some(ErrorCode::RateLimited) => {
+                let after = refusal.details().and_then(|details| details.retry_after_ms);
+                Self::RateLimited { message: refusal.message, retry_after: after.map(Duration::from_millis) }
+            }
+            _ => Self::Refused(Box::new(refusal)),
         }
     }
 
@@ -375,6 +392,12 @@ impl From<Error> for RpcClientError {
                     "code": error.data.code, "retryable": error.data.retryable, "details": details,
                 });
                 Self::Call(ErrorObjectOwned::owned(error.code.number(), error.message, Some(data)))
+            }
+            Error::RateLimited { message, retry_after } => {
+                let mut error = RpcError::new(ErrorCode::RateLimited, message);
+                error.data.retry_after_ms =
+                    retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+                Self::Call(error.into())
             }
             other @ (Error::InvalidInput { .. }
             | Error::Transport { .. }
@@ -462,6 +485,11 @@ mod tests {
                 message: "pair first".to_owned(),
                 details: Some(RawValue::from_string(r#"{"requestId":"r"}"#.to_owned()).expect("it is JSON")),
             },
+            Error::RateLimited {
+                message: "too many".to_owned(),
+                retry_after: Some(Duration::from_secs(300)),
+            },
+            Error::RateLimited { message: "too many".to_owned(), retry_after: None },
             Error::refused(&object(-32024, Some(serde_json::json!({ "code": "NOT_FOUND" })))),
             Error::Timeout { what: TimeoutKind::Call, after: Duration::from_secs(1) },
             Error::bad_result("health", "it is a list"),

@@ -332,6 +332,11 @@ fn setback(refusal: FrameError, endpoint: &Endpoint, has_device: bool) -> Setbac
     if !is_auth {
         return Error::refused(&refusal.into_object(None)).into();
     }
+    let wait = refusal.retry_after_ms.map(Duration::from_millis);
+    // Protocol 3 has no code for it.
+    if code == "AUTH_RATE_LIMITED" || wait.is_some() && refusal.message.starts_with("unauthorized") {
+        return Error::RateLimited { message: refusal.message, retry_after: wait }.into();
+    }
     let mut message = refusal.message.clone();
     if let Some(request) = refusal.detail("requestId") {
         message.push_str(&format!(
@@ -340,9 +345,6 @@ fn setback(refusal: FrameError, endpoint: &Endpoint, has_device: bool) -> Setbac
         ));
     } else if needs_device {
         message.push_str(": the gateway takes no caller without a token or password, or a paired device");
-    }
-    if let Some(after) = refusal.retry_after_ms {
-        message.push_str(&format!("; try again in {} s", after.div_ceil(1000)));
     }
     let details =
         refusal.details.map(|details| serde_json::value::to_raw_value(&details).expect("JSON serialises"));

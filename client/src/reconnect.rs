@@ -124,6 +124,7 @@ impl PauseReason {
             Error::ProtocolMismatch { .. } => Some(Self::ProtocolMismatch),
             Error::Untrusted { .. } => Some(Self::Untrusted),
             Error::InvalidInput { .. } => Some(Self::Refused),
+            Error::RateLimited { .. } => Some(Self::RateLimited),
             Error::Refused(_) => (!error.is_retryable()).then_some(Self::Refused),
             Error::Unauthorized { details, .. } => {
                 let details: Details = details
@@ -135,7 +136,6 @@ impl PauseReason {
                 }
                 Some(match details.code.as_str() {
                     "PAIRING_REQUIRED" => Self::PairingRequired,
-                    "AUTH_RATE_LIMITED" => Self::RateLimited,
                     _ => Self::Unauthorized,
                 })
             }
@@ -451,7 +451,10 @@ mod tests {
             (unauthorized(Some(json!({ "code": "AUTH_TOKEN_MISMATCH" }))), Some(PauseReason::Unauthorized)),
             (unauthorized(Some(json!({ "code": "PAIRING_REQUIRED" }))), Some(PauseReason::PairingRequired)),
             (unauthorized(Some(json!({ "code": "PAIRING_REQUIRED", "pauseReconnect": false }))), None),
-            (unauthorized(Some(json!({ "code": "AUTH_RATE_LIMITED" }))), Some(PauseReason::RateLimited)),
+            (
+                Error::RateLimited { message: "wait".to_owned(), retry_after: None },
+                Some(PauseReason::RateLimited),
+            ),
             (Error::ProtocolMismatch { message: "2".to_owned() }, Some(PauseReason::ProtocolMismatch)),
             (refused(false), Some(PauseReason::Refused)),
             (refused(true), None),

@@ -322,7 +322,7 @@ impl Lifecycle {
                 status: SuspendStatus::Running,
                 expires_at_ms: None,
                 retry_after_ms: None,
-                active_count: 0,
+                active_count: None,
                 blockers: Vec::new(),
             });
         };
@@ -335,7 +335,7 @@ impl Lifecycle {
             status: if is_idle { SuspendStatus::Ready } else { SuspendStatus::Draining },
             expires_at_ms: Some(TimestampMs(held.expires_ms)),
             retry_after_ms: (!is_idle).then_some(RETRY_AFTER_MS),
-            active_count: busy.count(),
+            active_count: (!is_idle).then(|| busy.count()),
             blockers: busy.blockers(),
         })
     }

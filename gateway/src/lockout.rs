@@ -45,11 +45,10 @@ pub(crate) struct Lockout {
     entries: Mutex<HashMap<(IpAddr, CredentialKind), Entry>>,
 }
 
-/// What a caller that is locked out is told over JSON-RPC (wire.md section 4).
+/// What a caller that is locked out is told over JSON-RPC; the words are those of frames (wire.md section 4).
 pub(crate) fn told(wait: Duration) -> RpcError {
     let message = "unauthorized: too many failed authentication attempts (retry later)";
-    let mut error = RpcError::new(ErrorCode::Unauthorized, message);
-    error.data.retryable = true;
+    let mut error = RpcError::new(ErrorCode::RateLimited, message);
     error.data.retry_after_ms = Some(millis(wait));
     error
 }

@@ -121,7 +121,8 @@ pub struct Limits {
     pub max_subscriptions: u32,
     /// How many items of its subscriptions may wait for one connection.
     pub subscription_queue: usize,
-    /// How long a write may make no progress before the peer counts as a slow consumer.
+    /// How long a write may make no progress before the peer counts as a slow consumer. By default eight seconds: with
+    /// the time that the system's own buffers take to fill, a peer that stops reading is closed within ten.
     pub send_timeout: Duration,
     /// How long a call may take, unless the method waits by design or the caller asks for less.
     pub call_timeout: Duration,

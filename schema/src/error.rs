@@ -46,6 +46,9 @@ pub enum ErrorCode {
     /// The caller may call this method, but not to this effect: what it asks for goes beyond its own rights, or
     /// beyond those of what the params name.
     Denied,
+    /// Too many wrong credentials came from the caller's address: right ones are refused too until
+    /// `data.retryAfterMs` has passed.
+    RateLimited,
 }
 
 impl ErrorCode {
@@ -64,6 +67,7 @@ impl ErrorCode {
         Self::LimitExceeded,
         Self::NotPaired,
         Self::Denied,
+        Self::RateLimited,
     ];
 
     /// The JSON-RPC error number.
@@ -83,6 +87,7 @@ impl ErrorCode {
             Self::LimitExceeded => -32025,
             Self::NotPaired => -32026,
             Self::Denied => -32027,
+            Self::RateLimited => -32028,
         }
     }
 
@@ -103,6 +108,7 @@ impl ErrorCode {
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::NotPaired => "NOT_PAIRED",
             Self::Denied => "DENIED",
+            Self::RateLimited => "RATE_LIMITED",
         }
     }
 
@@ -110,7 +116,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::Unavailable | Self::DeadlineExceeded => true,
+            Self::Unavailable | Self::DeadlineExceeded | Self::RateLimited => true,
             Self::ParseError
             | Self::InvalidRequest
             | Self::MethodNotFound
@@ -151,6 +157,9 @@ impl ErrorCode {
             }
             Self::Denied => {
                 "The caller may call this method, but not to this effect: what it asks for goes beyond its own rights, or beyond those of what the params name."
+            }
+            Self::RateLimited => {
+                "Too many wrong credentials came from the caller's address: right ones are refused too until `data.retryAfterMs` has passed."
             }
         }
     }
@@ -297,6 +306,6 @@ mod tests {
     #[test]
     fn own_numbers_are_given_out_in_order_from_32020() {
         let own = ErrorCode::ALL.iter().map(|code| code.number()).filter(|number| *number > -32100);
-        assert!(own.eq((0..8).map(|step| -32020 - step)), "own numbers have a hole or leave their block");
+        assert!(own.eq((0..9).map(|step| -32020 - step)), "own numbers have a hole or leave their block");
     }
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Autobahn's fuzzing client on the gateway's WebSocket loop, on both paths: tests/interop/autobahn.sh [cases…]
 #
-#     tests/interop/autobahn.sh            # everything but compression, which is never negotiated
+#     tests/interop/autobahn.sh            # everything but compression, which is never negotiated: about a minute
 #     tests/interop/autobahn.sh '7.*'      # some cases
 #
-# Prints a table and fails when a case does. The suite wants its messages back, so the test server's gateway is built
-# with the feature `echo`: sockets opened with the query `echo` run through the same upgrade, loop, limits and close
-# codes as all others, and send back what they receive.
+# Prints a table, a row for each group of cases, and fails when a case does. The suite wants its messages back, so the
+# test server's gateway is built with the feature `echo`: sockets opened with the query `echo` run through the same
+# upgrade, loop, limits and close codes as all others, and send back what they receive.
 #
 # Needs Python 2.7, which the suite is written for: `python2.7` on the PATH, or pyenv with a 2.7. The suite is installed
 # once, from PyPI, into target/tools. Not part of CI, whose machines have no Python 2.7.
@@ -24,8 +24,9 @@ if [[ ! -e $suite/bin/wstest ]]; then
     touch "$suite/zope/__init__.py"
 fi
 
-cargo build --quiet --release -p openclaw-tests --bin openclaw-test-server
-coproc server { target/release/openclaw-test-server; }
+# What `cargo test` builds is fast enough.
+cargo build --quiet -p openclaw-tests --bin openclaw-test-server
+coproc server { target/debug/openclaw-test-server; }
 trap 'kill "$server_PID" 2>/dev/null || true' EXIT
 read -r port _ <&"${server[0]}"
 
@@ -57,8 +58,8 @@ import collections, json, sys
 
 agents = json.load(open(sys.argv[1]))
 verdicts = ["OK", "NON-STRICT", "INFORMATIONAL", "FAILED"]
-print("| path | cases | %s |" % " | ".join(verdicts))
-print("| --- | ---: | %s |" % " | ".join("---:" for _ in verdicts))
+print("| path | group | cases | %s |" % " | ".join(verdicts))
+print("| --- | ---: | ---: | %s |" % " | ".join("---:" for _ in verdicts))
 failed = []
 for agent, cases in sorted(agents.items()):
     # A case fails by what was said, or by how the connection ended.
@@ -66,8 +67,12 @@ for agent, cases in sorted(agents.items()):
         case: "FAILED" if "FAILED" in (seen["behavior"], seen["behaviorClose"]) else seen["behavior"]
         for case, seen in cases.items()
     }
-    count = collections.Counter(worst.values())
-    print("| %s | %d | %s |" % (agent, len(cases), " | ".join(str(count.pop(v, 0)) for v in verdicts)))
+    groups = collections.defaultdict(collections.Counter)
+    for case, verdict in worst.items():
+        groups[int(case.split(".")[0])][verdict] += 1
+    for group, count in sorted(groups.items()):
+        counted = " | ".join(str(count[verdict]) for verdict in verdicts)
+        print("| %s | %d | %d | %s |" % (agent, group, sum(count.values()), counted))
     failed += ["%s %s" % (agent, case) for case, verdict in worst.items() if verdict not in verdicts[:3]]
 print("\n%s seconds; details are in target/autobahn/index.html" % sys.argv[2])
 if failed or not agents:

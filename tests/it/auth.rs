@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use openclaw_gateway::settings::Auth;
-use openclaw_schema::{
-    Scope, Scopes,
-    methods::{self, agent::AgentMethod, connect::ConnectMethod},
-};
+use openclaw_schema::methods::{self, agent::AgentMethod, connect::ConnectMethod};
 use openclaw_tests::harness::{Socket, TOKEN, TestGateway, padded, soon};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
@@ -216,42 +213,6 @@ async fn rights_are_narrowed_and_never_widened_again() {
     let answer = socket.ask(connect(&json!({ "auth": { "token": "wrong" } }))).await;
     assert_eq!(answer, unauthorized("unauthorized: gateway token mismatch", &json!(1)));
     assert_eq!(closed(&mut socket).await, (1008, "unauthorized".to_owned()));
-}
-
-#[tokio::test]
-async fn every_method_with_each_scope_alone_is_allowed_or_names_what_is_missing() {
-    let gateway = TestGateway::start().await;
-    let bearer = format!("Bearer {TOKEN}");
-    for held in Scope::ALL {
-        let headers = [("authorization", bearer.as_str()), ("openclaw-scopes", held.name())];
-        let mut socket = gateway.websocket_with("/rpc", &headers).await.expect("the upgrade is accepted");
-        for record in methods::all() {
-            // Params that are wrong: who is allowed gets that far, and nothing happens.
-            let text = request(record.name, &json!({ "noSuchField": 1 }));
-            let over_http = gateway.http("POST", "/rpc", &headers, text.clone()).await.json();
-            let over_websocket = socket.ask(text).await;
-            let allowed = [*held].into_iter().collect::<Scopes>().allows(record.scope);
-            for answer in [over_http, over_websocket] {
-                let error = &answer["error"];
-                if allowed {
-                    assert_eq!(error["data"]["code"], "INVALID_PARAMS", "{held} {}: {answer}", record.name);
-                } else {
-                    assert_eq!(
-                        *error,
-                        json!({
-                            "code": -32021, "message": format!("missing scope: {}", record.scope),
-                            "data": {
-                                "code": "FORBIDDEN", "retryable": false, "method": record.name,
-                                "missingScope": record.scope,
-                            },
-                        }),
-                        "{held} {}",
-                        record.name
-                    );
-                }
-            }
-        }
-    }
 }
 
 #[tokio::test]

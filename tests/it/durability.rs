@@ -5,9 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,12 +14,14 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use openclaw_tests::harness::TOKEN;
+use openclaw_tests::harness::{Server, TOKEN};
 use serde_json::{Value, json};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{Message, client::IntoClientRequest},
 };
+
+use crate::TEST_SERVER;
 
 /// How many clients there are, and over how many sessions they are spread.
 const CLIENTS: usize = 50;
@@ -29,41 +29,10 @@ const SESSIONS: usize = 25;
 /// How long all of it may take before the gateway counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A gateway in a process of its own, killed with this value.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(directory: &Path, port: u16) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_openclaw-test-server"))
-            .args([
-                format!("directory={}", directory.display()),
-                format!("port={port}"),
-                "pause=10".to_owned(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout is piped"))
-            .read_line(&mut line)
-            .expect("the server says its port");
-        let port =
-            line.split(' ').next().and_then(|port| port.parse().ok()).expect("the line begins with the port");
-        Self { child, port }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A gateway that keeps its state in `directory`, and takes a moment for each word.
+fn start(directory: &Path, port: u16) -> Server {
+    let (directory, port) = (format!("directory={}", directory.display()), format!("port={port}"));
+    Server::start(TEST_SERVER, &[&directory, &port, "pause=10"], &[])
 }
 
 /// Numbers that are the same at every run of the test.
@@ -291,8 +260,8 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
     let (runs, kills) = size.split_once(',').expect("OPENCLAW_DURABILITY is <runs>,<kills>");
     let (runs, kills): (usize, usize) = (runs.parse().expect("a number"), kills.parse().expect("a number"));
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let mut server = Server::start(directory.path(), 0);
-    let port = server.port;
+    let mut server = start(directory.path(), 0);
+    let port = server.port();
     let (observed, ended) = (Arc::<Mutex<Observed>>::default(), Arc::<AtomicUsize>::default());
     let share = runs.div_ceil(CLIENTS);
     let total = share * CLIENTS;
@@ -312,7 +281,7 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 drop(server);
-                server = Server::start(&path, port);
+                server = start(&path, port);
             }
             server
         })
@@ -328,7 +297,7 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
 
     let run_ids: Vec<String> =
         (0..CLIENTS).flat_map(|number| (0..share).map(move |index| format!("c{number}-{index}"))).collect();
-    let mut wire = Wire::new(server.port);
+    let mut wire = Wire::new(server.port());
     let mut transcripts = BTreeMap::new();
     let reading = async {
         for run_id in &run_ids {
@@ -354,8 +323,8 @@ async fn no_run_is_lost_or_done_twice_however_often_the_gateway_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_run_had_said_when_its_gateway_was_killed_is_in_its_session() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let server = Server::start(directory.path(), 0);
-    let port = server.port;
+    let server = start(directory.path(), 0);
+    let port = server.port();
     let mut wire = Wire::new(port);
     // Ten seconds of words.
     let message = (0..1000).map(|word| word.to_string()).collect::<Vec<_>>().join(" ");
@@ -373,7 +342,7 @@ async fn what_a_run_had_said_when_its_gateway_was_killed_is_in_its_session() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     drop(server);
-    let server = Server::start(directory.path(), port);
+    let server = start(directory.path(), port);
     let answer = loop {
         let waited = json!({ "runId": "k1", "timeoutMs": 10_000 });
         let Some(answer) = wire.ask("agent.wait", &waited).await else { continue };

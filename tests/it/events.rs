@@ -417,8 +417,8 @@ async fn new_lines_of_the_log_are_sent_as_they_are_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_stops_reading_is_closed_and_no_other_notices() {
-    let send_timeout = Duration::from_secs(1);
-    let gateway = TestGateway::with_limits(|limits| limits.send_timeout = send_timeout).await;
+    // The keen one may be held up for less than that on a machine that is busy with other things.
+    let gateway = TestGateway::with_limits(|limits| limits.send_timeout = Duration::from_secs(3)).await;
     let mut lazy = gateway.websocket().await;
     subscribe(&mut lazy, json!({ "events": ["agent", "chat"] })).await;
     let mut keen = gateway.websocket().await;
@@ -438,14 +438,20 @@ async fn a_subscriber_that_stops_reading_is_closed_and_no_other_notices() {
         assert!(text.contains(&format!(r#","seq":{seq},"payload":"#)) && !text.contains(r#","missed":"#));
         ended += u32::from(text.contains(r#""state":"final""#));
     }
-    // Nobody tells that a timeout has passed but the clock.
-    tokio::time::sleep(send_timeout * 2).await;
-    // The gateway waits two seconds for its close frame to be taken: on a machine that is busy with other things it
-    // may be gone by now.
-    if let Some(frame) = soon(lazy.closed()).await {
-        let reason = "slow consumer: output was not taken in time";
-        assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1013, reason));
-    }
+    // It is no connection any more before it reads on.
+    soon(async {
+        loop {
+            let health = gateway.call(GatewayMethod::Health.name(), json!({ "probe": true })).await;
+            if health["result"]["runtime"]["connections"] == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let frame = soon(lazy.closed()).await.expect("it is told why");
+    let reason = "slow consumer: output was not taken in time";
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1013, reason));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

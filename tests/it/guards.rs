@@ -251,7 +251,7 @@ async fn guesses_are_counted_over_every_way_in_and_lock_the_address_out() {
     let mut socket = gateway.websocket_with("/rpc", &through).await.expect("the upgrade is accepted");
     let answer = socket.ask(connect(&json!({ "token": TOKEN }))).await;
     let data = &answer["error"]["data"];
-    assert_eq!((&data["code"], &data["retryable"]), (&json!("UNAUTHORIZED"), &json!(true)), "{answer}");
+    assert_eq!((&data["code"], &data["retryable"]), (&json!("RATE_LIMITED"), &json!(true)), "{answer}");
     assert!((290_000..=300_000).contains(&data["retryAfterMs"].as_u64().expect("a number")), "{answer}");
     assert_eq!(closed(&mut socket).await, (1008, "unauthorized".to_owned()));
 

@@ -1,5 +1,8 @@
 //! The cross-crate suite: one binary, so that everything links once. `tests/README.md` says how to work with it.
 
+/// Where the test server lies, for [`openclaw_tests::harness::Server`].
+const TEST_SERVER: &str = env!("CARGO_BIN_EXE_openclaw-test-server");
+
 /// Who may do what: credentials, scopes, origins, bounds before authentication.
 mod auth;
 /// Conversations and sessions, and the configuration as callers see it.
@@ -36,6 +39,8 @@ mod recorded;
 mod reload;
 /// Peers that flood, stall, lie or vanish, against a gateway in a process of its own.
 mod robustness;
+/// The security matrix: every origin, credential, method and scope over every dialect, and what strangers may cost.
+mod security;
 /// Our results against the stock schema of them.
 mod stock_schema;
 /// Rules about the sources themselves.

@@ -5,162 +5,59 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are worth a look")]
 
-use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use openclaw_tests::harness::TOKEN;
+use openclaw_tests::harness::{PATIENCE, Server, TOKEN, soon};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, protocol::Role},
 };
 
-/// How long anything may take before the gateway counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(15);
+use crate::{TEST_SERVER, frames};
+
 /// What a hostile peer may cost, in KiB: 8 MiB.
-const MOST_GROWTH_KIB: u64 = 8 * 1024;
+pub(crate) const MOST_GROWTH_KIB: u64 = 8 * 1024;
 
-/// A gateway in a process of its own, ended with this value.
-struct Server {
-    child: Child,
-    port: u16,
-    log: PathBuf,
+/// A gateway with these bounds.
+pub(crate) fn start(bounds: &[&str]) -> Server {
+    Server::start(TEST_SERVER, bounds, &[])
 }
 
-impl Server {
-    fn start(bounds: &[&str]) -> Self {
-        Self::start_in(bounds, &[])
-    }
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
-    /// With these environment variables.
-    fn start_in(bounds: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_openclaw-test-server"))
-            .args(bounds)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout is piped"))
-            .read_line(&mut line)
-            .expect("the server says its port");
-        let (port, log) = line.trim_end().split_once(' ').expect("the line is port and log");
-        Self { port: port.parse().expect("the port is a number"), log: log.into(), child }
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
-    }
-
-    async fn tcp(&self) -> TcpStream {
-        TcpStream::connect(("127.0.0.1", self.port)).await.expect("the gateway listens")
-    }
-
-    /// A TCP stream behind its upgrade.
-    async fn upgraded(&self, token: Option<&str>) -> TcpStream {
-        let mut stream = self.tcp().await;
-        let authorization =
-            token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let request = format!(
-            "GET /rpc HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{authorization}\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.expect("the gateway reads");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("the gateway answers the upgrade"));
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        stream
-    }
-
-    /// An authenticated WebSocket.
-    async fn socket(&self) -> Socket {
-        websocket(self.upgraded(Some(TOKEN)).await).await
-    }
-
-    /// Tells the process to terminate, and waits for its end.
-    async fn terminate(self) -> ExitStatus {
-        self.begin_termination();
-        self.exited().await
-    }
-
-    /// Waits for the end of the process.
-    async fn exited(mut self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    fn begin_termination(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.expect("a child has a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child runs");
-    }
-
-    /// Waits until a line of the log holds all of these texts.
-    async fn logs(&self, texts: &[&str]) {
-        within(async {
-            loop {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                if log.lines().any(|line| texts.iter().all(|text| line.contains(text))) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-type Socket = WebSocketStream<TcpStream>;
-
-async fn websocket(stream: TcpStream) -> Socket {
+pub(crate) async fn websocket(stream: TcpStream) -> Socket {
     WebSocketStream::from_raw_socket(stream, Role::Client, None).await
 }
 
-/// Fails instead of waiting for ever.
-async fn within<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("the gateway is not stuck")
-}
-
-fn request(id: u64, method: &str, params: &Value) -> String {
+pub(crate) fn request(id: u64, method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
 }
 
-async fn send(socket: &mut Socket, id: u64, method: &str, params: &Value) {
-    within(socket.send(Message::text(request(id, method, params)))).await.expect("the connection is open");
+pub(crate) async fn send(socket: &mut Socket, id: u64, method: &str, params: &Value) {
+    soon(socket.send(Message::text(request(id, method, params)))).await.expect("the connection is open");
+}
+
+/// Sends a text as it is.
+pub(crate) async fn send_text(socket: &mut Socket, text: &str) {
+    soon(socket.send(Message::text(text))).await.expect("the connection is open");
+}
+
+/// Sends a text as it is, and gives the next one back, as JSON.
+pub(crate) async fn call_text(socket: &mut Socket, text: &str) -> Value {
+    send_text(socket, text).await;
+    next(socket).await
 }
 
 /// The next text, as JSON.
-async fn next(socket: &mut Socket) -> Value {
+pub(crate) async fn next(socket: &mut Socket) -> Value {
     loop {
-        let message = within(socket.next()).await.expect("the connection is open");
+        let message = soon(socket.next()).await.expect("the connection is open");
         if let Message::Text(text) = message.expect("the gateway speaks WebSocket") {
             return serde_json::from_str(&text).expect("the gateway sends JSON");
         }
@@ -168,7 +65,7 @@ async fn next(socket: &mut Socket) -> Value {
 }
 
 /// The response to a call, with items of subscriptions passed over.
-async fn call(socket: &mut Socket, method: &str, params: &Value) -> Value {
+pub(crate) async fn call(socket: &mut Socket, method: &str, params: &Value) -> Value {
     send(socket, 77, method, params).await;
     loop {
         let answer = next(socket).await;
@@ -180,8 +77,8 @@ async fn call(socket: &mut Socket, method: &str, params: &Value) -> Value {
 }
 
 /// The code and the reason of the gateway's close frame, whatever comes before it.
-async fn closed(socket: &mut Socket) -> Option<(u16, String)> {
-    within(async {
+pub(crate) async fn closed(socket: &mut Socket) -> Option<(u16, String)> {
+    soon(async {
         loop {
             match socket.next().await? {
                 Ok(Message::Close(frame)) => {
@@ -199,7 +96,7 @@ async fn closed(socket: &mut Socket) -> Option<(u16, String)> {
 }
 
 /// A frame as a client sends it, masked with zeros.
-fn frame(first: u8, announced: u64, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, announced: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match announced {
         0..=125 => bytes.push(0x80 | u8::try_from(announced).expect("it is small")),
@@ -218,7 +115,7 @@ fn frame(first: u8, announced: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 /// How long a sequence of `health` calls on one connection took, each.
-async fn health_times(server: &Server, calls: usize) -> Vec<Duration> {
+pub(crate) async fn health_times(server: &Server, calls: usize) -> Vec<Duration> {
     let mut socket = server.socket().await;
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
@@ -235,16 +132,16 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 /// Reads until the gateway ends the connection.
-async fn ended(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn ended(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     // A reset ends it too.
-    let _ = within(stream.read_to_end(&mut rest)).await;
+    let _ = soon(stream.read_to_end(&mut rest)).await;
     rest
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_floods_and_never_reads_costs_little_and_is_told_why_it_is_closed() {
-    let server = Server::start(&["send_timeout=1500"]);
+    let server = start(&["send_timeout=1500"]);
     health_times(&server, 50).await;
     let before = server.resident_kib();
     let (mut reader, mut writer) = server.upgraded(Some(TOKEN)).await.into_split();
@@ -268,8 +165,8 @@ async fn a_client_that_floods_and_never_reads_costs_little_and_is_told_why_it_is
     // Not read before the gateway has given up on this client.
     server.logs(&["connection closed", "SlowConsumer"]).await;
     let mut everything = Vec::new();
-    let _ = within(reader.read_to_end(&mut everything)).await;
-    let writer = within(flood).await.expect("the flooder ends");
+    let _ = soon(reader.read_to_end(&mut everything)).await;
+    let writer = soon(flood).await.expect("the flooder ends");
     drop(writer);
     let reason = b"slow consumer: output was not taken in time";
     let mut close = vec![0x88, u8::try_from(reason.len() + 2).expect("a close frame is short")];
@@ -286,7 +183,7 @@ async fn a_client_that_floods_and_never_reads_costs_little_and_is_told_why_it_is
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_is_not_taken_for_one_that_does_not_read() {
-    let server = Server::start(&["send_timeout=400"]);
+    let server = start(&["send_timeout=400"]);
     let mut stream = server.upgraded(Some(TOKEN)).await;
     let text = request(1, "hazards.large", &json!({ "bytes": 20_000_000 }));
     stream.write_all(&frame(0x81, text.len() as u64, text.as_bytes())).await.expect("the gateway reads");
@@ -295,7 +192,7 @@ async fn a_client_that_reads_slowly_is_not_taken_for_one_that_does_not_read() {
     let begun = Instant::now();
     while taken < 20_000_000 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let read = within(stream.read(&mut chunk)).await.expect("the connection is open");
+        let read = soon(stream.read(&mut chunk)).await.expect("the connection is open");
         assert_ne!(read, 0, "closed after {taken} bytes");
         taken += read;
     }
@@ -304,7 +201,7 @@ async fn a_client_that_reads_slowly_is_not_taken_for_one_that_does_not_read() {
 
 #[tokio::test]
 async fn peers_that_announce_a_large_frame_and_stop_cost_little() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     health_times(&server, 50).await;
     let before = server.resident_kib();
     let mut stalled = Vec::new();
@@ -321,7 +218,7 @@ async fn peers_that_announce_a_large_frame_and_stop_cost_little() {
 
 #[tokio::test]
 async fn a_message_beyond_the_bound_is_closed_with_1009() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let largest = 26_214_400;
     let announced = frame(0x81, largest + 1, b"");
     let fragment = vec![b'x'; 9_000_000];
@@ -344,7 +241,7 @@ async fn a_message_beyond_the_bound_is_closed_with_1009() {
 
 #[tokio::test]
 async fn what_is_no_websocket_is_closed_with_the_fitting_code() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     for (bytes, wanted) in [
         // Unmasked.
         (vec![0x81, 0x02, b'{', b'}'], 1002),
@@ -365,10 +262,10 @@ async fn what_is_no_websocket_is_closed_with_the_fitting_code() {
 
 #[tokio::test]
 async fn closing_and_pinging_are_answered() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let mut socket = server.socket().await;
     socket.send(Message::Ping("are you there".into())).await.expect("the connection is open");
-    let pong = within(socket.next()).await.expect("the connection is open").expect("a frame comes");
+    let pong = soon(socket.next()).await.expect("the connection is open").expect("a frame comes");
     assert_eq!(pong, Message::Pong("are you there".into()));
     let mut stream = socket.into_inner();
     stream.write_all(&frame(0x88, 6, b"\x0f\xa0done")).await.expect("the gateway reads");
@@ -378,7 +275,7 @@ async fn closing_and_pinging_are_answered() {
 
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_is_closed_and_one_that_sends_is_not() {
-    let server = Server::start(&["ping_interval=300"]);
+    let server = start(&["ping_interval=300"]);
     let mut silent = server.upgraded(Some(TOKEN)).await;
     // One message for longer than two intervals: there can be no pong inside a frame.
     let mut sending = server.upgraded(Some(TOKEN)).await;
@@ -405,7 +302,7 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_sends_is_not() {
 
 #[tokio::test]
 async fn who_does_not_authenticate_in_time_is_closed_however_busy() {
-    let server = Server::start(&["authentication_timeout=400"]);
+    let server = start(&["authentication_timeout=400"]);
     let silent = server.upgraded(None).await;
     let mut socket = websocket(silent).await;
     assert_eq!(closed(&mut socket).await, Some((1008, "no authentication in time".to_owned())));
@@ -418,21 +315,21 @@ async fn who_does_not_authenticate_in_time_is_closed_however_busy() {
     });
     let mut chunk = vec![0; 1 << 20];
     let begun = Instant::now();
-    while within(reader.read(&mut chunk)).await.is_ok_and(|read| read > 0) {}
+    while soon(reader.read(&mut chunk)).await.is_ok_and(|read| read > 0) {}
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     flood.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_stops_reading_is_closed_and_slows_nobody() {
-    let server = Server::start(&["send_timeout=600"]);
+    let server = start(&["send_timeout=600"]);
     let mut healthy = server.socket().await;
     let answer = call(&mut healthy, "hazards.flood", &json!({ "bytes": 1000 })).await;
     assert!(answer["result"].is_number(), "{answer}");
     let rate = async |socket: &mut Socket| {
         let begun = Instant::now();
         for _ in 0..10_000 {
-            within(socket.next()).await.expect("the connection is open").expect("items come");
+            soon(socket.next()).await.expect("the connection is open").expect("items come");
         }
         begun.elapsed()
     };
@@ -456,9 +353,67 @@ async fn a_subscriber_that_stops_reading_is_closed_and_slows_nobody() {
     reading.abort();
 }
 
+/// A WebSocket of either dialect that asks for large answers and reads none.
+async fn stalled(server: &Server, speaks_frames: bool) -> Socket {
+    let (mut socket, ask): (Socket, fn(u64) -> String) = if speaks_frames {
+        let mut socket = websocket(server.upgraded_at("/", "").await).await;
+        assert_eq!(next(&mut socket).await["event"], "connect.challenge");
+        let greeting = frames::connect(&frames::command_line(&["operator.read"]));
+        soon(socket.send(Message::text(greeting))).await.expect("the connection is open");
+        assert_eq!(next(&mut socket).await["ok"], true);
+        (socket, |id| frames::request(&id.to_string(), "hazards.large", &json!({ "bytes": 4_000_000 })))
+    } else {
+        let socket = server.socket().await;
+        (socket, |id| request(id, "hazards.large", &json!({ "bytes": 4_000_000 })))
+    };
+    // More than the system takes for a peer that does not read.
+    for id in 0..16 {
+        soon(socket.send(Message::text(ask(id)))).await.expect("the connection is open");
+    }
+    socket
+}
+
+#[tokio::test]
+async fn a_peer_that_stopped_reading_learns_why_it_was_closed_when_it_reads_on() {
+    for speaks_frames in [false, true] {
+        let server = start(&["send_timeout=600"]);
+        let mut other = server.socket().await;
+        health_times(&server, 50).await;
+        let before = server.resident_kib();
+        let mut socket = stalled(&server, speaks_frames).await;
+        server.logs(&["connection closed", "SlowConsumer"]).await;
+        // It is none of the gateway's connections any more, and costs one message at most.
+        let health = call(&mut other, "health", &json!({ "probe": true })).await;
+        assert_eq!(health["result"]["runtime"]["connections"], 1, "{health}");
+        let growth = server.resident_kib().saturating_sub(before);
+        println!("frames {speaks_frames}: {growth} KiB for a stalled peer");
+        assert!(growth <= MOST_GROWTH_KIB, "{growth} KiB");
+        // Longer than other peers have to take their close frame.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let mut answers = 0;
+        let closed = loop {
+            match soon(socket.next()).await {
+                // Each is whole: the text of the last one is not cut.
+                Some(Ok(Message::Text(text))) => {
+                    answers += 1;
+                    assert!(text.len() > 4_000_000 && text.ends_with('}'), "{} bytes", text.len());
+                }
+                Some(Ok(Message::Close(frame))) => break frame.expect("it says why"),
+                other => panic!("no close frame after {answers} answers: {other:?}"),
+            }
+        };
+        assert_eq!(
+            (u16::from(closed.code), closed.reason.as_str()),
+            (1013, "slow consumer: output was not taken in time")
+        );
+        assert!(answers < 16, "it was not closed before it read on");
+        assert!(soon(socket.next()).await.is_none_or(|next| next.is_err()));
+    }
+}
+
 #[tokio::test]
 async fn batches_are_bounded() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let mut socket = server.socket().await;
     let batch = |calls: u64, method: &str| {
         let entries: Vec<Value> =
@@ -482,7 +437,7 @@ async fn batches_are_bounded() {
 
 #[tokio::test]
 async fn connections_that_say_nothing_or_stop_are_dropped() {
-    let server = Server::start(&["header_timeout=400", "body_timeout=400", "send_timeout=400"]);
+    let server = start(&["header_timeout=400", "body_timeout=400", "send_timeout=400"]);
     let head = format!("POST /rpc HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {TOKEN}\r\n");
     let begun = Instant::now();
     let silent = async {
@@ -535,7 +490,7 @@ async fn connections_that_say_nothing_or_stop_are_dropped() {
 
 #[tokio::test]
 async fn a_panic_is_its_callers_alone_and_in_the_log() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let mut socket = server.socket().await;
     let mut other = server.socket().await;
     for (method, cause) in [
@@ -574,7 +529,7 @@ async fn a_panic_is_its_callers_alone_and_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_burns_a_core_holds_up_nobody_else() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let mut burning = server.socket().await;
     health_times(&server, 100).await;
     let begun = Instant::now();
@@ -597,7 +552,7 @@ async fn a_handler_that_burns_a_core_holds_up_nobody_else() {
 
 #[tokio::test]
 async fn calls_in_flight_are_bounded_and_end_with_their_connection() {
-    let server = Server::start(&["max_in_flight=50"]);
+    let server = start(&["max_in_flight=50"]);
     let mut socket = server.socket().await;
     for id in 0..300 {
         send(&mut socket, id, "hazards.wait", &json!({ "ms": 60 })).await;
@@ -627,14 +582,14 @@ async fn calls_in_flight_are_bounded_and_end_with_their_connection() {
         text.len()
     );
     over_http.write_all(post.as_bytes()).await.expect("the gateway reads");
-    within(async {
+    soon(async {
         while call(&mut socket, "hazards.waitCounts", &json!({})).await["result"]["running"] != 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
     drop(over_http);
-    within(async {
+    soon(async {
         loop {
             let counts = call(&mut socket, "hazards.waitCounts", &json!({})).await;
             if counts["result"] == json!({ "running": 0, "most": 50, "cancelled": 6 }) {
@@ -651,12 +606,12 @@ async fn calls_in_flight_are_bounded_and_end_with_their_connection() {
 
 #[tokio::test]
 async fn a_stopping_gateway_finishes_calls_then_says_so_then_closes() {
-    let server = Server::start(&["drain_timeout=5000"]);
+    let server = start(&["drain_timeout=5000"]);
     let mut socket = server.socket().await;
     call(&mut socket, "events.subscribe", &json!({ "events": ["shutdown"] })).await;
     send(&mut socket, 1, "hazards.wait", &json!({ "ms": 400 })).await;
     let mut other = server.socket().await;
-    within(async {
+    soon(async {
         while call(&mut other, "hazards.waitCounts", &json!({})).await["result"]["running"] != 1 {}
     })
     .await;
@@ -670,7 +625,7 @@ async fn a_stopping_gateway_finishes_calls_then_says_so_then_closes() {
 
 #[tokio::test]
 async fn a_call_that_never_ends_is_cut_at_the_drain_timeout() {
-    let server = Server::start(&["drain_timeout=500"]);
+    let server = start(&["drain_timeout=500"]);
     let mut socket = server.socket().await;
     send(&mut socket, 1, "hazards.wait", &json!({ "ms": 60_000 })).await;
     let _silent = server.tcp().await;
@@ -688,7 +643,7 @@ async fn a_call_that_never_ends_is_cut_at_the_drain_timeout() {
 
 #[tokio::test]
 async fn an_idle_gateway_is_gone_at_once() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let silent = server.tcp().await;
     let mut kept_alive = server.tcp().await;
     kept_alive.write_all(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n").await.expect("the gateway reads");
@@ -708,7 +663,7 @@ async fn an_idle_gateway_is_gone_at_once() {
 #[tokio::test]
 async fn idle_sockets_are_small_and_their_memory_serves_again() {
     const SOCKETS: u64 = 500;
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let mut probe = server.socket().await;
     health_times(&server, 50).await;
     let before = server.resident_kib();
@@ -720,7 +675,7 @@ async fn idle_sockets_are_small_and_their_memory_serves_again() {
         }
         after_each.push(server.resident_kib().saturating_sub(before));
         drop(sockets);
-        within(async {
+        soon(async {
             loop {
                 let health = call(&mut probe, "health", &json!({ "probe": true })).await;
                 if health["result"]["runtime"]["connections"] == 1 {
@@ -740,7 +695,7 @@ async fn idle_sockets_are_small_and_their_memory_serves_again() {
 #[tokio::test]
 async fn large_answers_leave_nothing_behind() {
     // A bound that glibc's allocator otherwise raises by itself, and keeps freed memory below.
-    let server = Server::start_in(&[], &[("MALLOC_MMAP_THRESHOLD_", "131072")]);
+    let server = Server::start(TEST_SERVER, &[], &[("MALLOC_MMAP_THRESHOLD_", "131072")]);
     health_times(&server, 50).await;
     let before = server.resident_kib();
     let mut sockets = Vec::new();
@@ -758,7 +713,7 @@ async fn large_answers_leave_nothing_behind() {
 
 #[tokio::test]
 async fn noise_on_the_port_is_survived() {
-    let server = Server::start(&["header_timeout=300"]);
+    let server = start(&["header_timeout=300"]);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = || {
         state ^= state << 13;

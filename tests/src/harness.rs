@@ -1,9 +1,12 @@
-//! Gateways to test against: in process, on a free port of loopback, in a directory of their own.
+//! Gateways to test against, each on a free port of loopback and in a directory of its own: in this process, or in one of
+//! their own, where memory, log and end can be looked at.
 
 use std::{
     future::Future,
+    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -23,10 +26,17 @@ use openclaw_gateway::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
-    tungstenite::{Error, Message, client::IntoClientRequest, protocol::CloseFrame},
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        protocol::{CloseFrame, Role},
+    },
 };
 
 /// The token of every gateway of the suite.
@@ -276,6 +286,163 @@ impl Peer {
     }
 }
 
+/// A gateway with methods that misbehave in a process of its own, killed with this value: see [`crate::hazards::serve`].
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the test server that lies at `binary`, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(binary)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout is piped"))
+            .read_line(&mut line)
+            .expect("the server says its port");
+        let (port, log) = line.trim_end().split_once(' ').expect("the line is port and log");
+        Self { port: port.parse().expect("the port is a number"), log: log.into(), child }
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The way to it.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer { address: ([127, 0, 0, 1], self.port).into() }
+    }
+
+    /// Its resident memory.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
+    }
+
+    /// A TCP connection.
+    ///
+    /// # Panics
+    ///
+    /// When it does not listen.
+    pub async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).await.expect("the gateway listens")
+    }
+
+    /// A TCP connection behind its upgrade to a WebSocket that speaks JSON-RPC, without any client library on top.
+    ///
+    /// # Panics
+    ///
+    /// When the upgrade is refused.
+    pub async fn upgraded(&self, token: Option<&str>) -> TcpStream {
+        let authorization =
+            token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        self.upgraded_at("/rpc", &authorization).await
+    }
+
+    /// The same at any path, with these lines of header.
+    ///
+    /// # Panics
+    ///
+    /// When the upgrade is refused.
+    pub async fn upgraded_at(&self, path: &str, headers: &str) -> TcpStream {
+        let mut stream = self.tcp().await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("the gateway reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("the gateway answers the upgrade"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        stream
+    }
+
+    /// An authenticated WebSocket that speaks JSON-RPC.
+    pub async fn socket(&self) -> WebSocketStream<TcpStream> {
+        let stream = self.upgraded(Some(TOKEN)).await;
+        WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+    }
+
+    /// Waits until a line of the log holds all of these texts.
+    pub async fn logs(&self, texts: &[&str]) {
+        soon(async {
+            loop {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                if log.lines().any(|line| texts.iter().all(|text| line.contains(text))) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Tells the process to terminate.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
+    pub fn begin_termination(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("a child has a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child runs");
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not tell.
+    pub async fn exited(mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Tells the process to terminate, and waits for its end.
+    pub async fn terminate(self) -> ExitStatus {
+        self.begin_termination();
+        self.exited().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGKILL.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A text with blanks behind it, up to so many bytes: a larger message that says the same.
 #[must_use]
 pub fn padded(text: &str, bytes: usize) -> String {
@@ -360,6 +527,11 @@ impl Socket {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// The next message of any kind; `None` when the connection has ended.
+    pub async fn next_message(&mut self) -> Option<Message> {
+        soon(self.stream.next()).await?.ok()
     }
 
     /// The next text, as JSON.

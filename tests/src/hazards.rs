@@ -14,7 +14,9 @@ use jsonrpsee::{
     core::{RpcResult, SubscriptionResult, async_trait},
     proc_macros::rpc,
 };
-use openclaw_gateway::{Gateway, backend::echo::EchoBackend, logs::LogSettings, settings::Limits};
+use openclaw_gateway::{
+    Gateway, backend::echo::EchoBackend, logs::LogSettings, settings::Limits, trust::Network,
+};
 use openclaw_schema::{
     contract,
     contract::Examples,
@@ -259,7 +261,7 @@ impl HazardsServer for Handlers {
 /// Serves until it is told to terminate, or standard input ends. Prints the port and the path of the log first.
 ///
 /// Each argument is `<bound>=<milliseconds or count>`; or `directory=<path>`, which is used again instead of a new one,
-/// `port=<port>`, `pause=<milliseconds>` between two words of the echo.
+/// `port=<port>`, `pause=<milliseconds>` between two words of the echo, `proxy=<network>` that is trusted.
 ///
 /// # Panics
 ///
@@ -270,6 +272,7 @@ pub fn serve(arguments: impl Iterator<Item = String>) {
         match argument.split_once('=') {
             Some(("directory", path)) => place.directory = Some(path.into()),
             Some(("port", port)) => place.port = port.parse().expect("a port is a number"),
+            Some(("proxy", network)) => place.proxies.push(network.parse().expect("a proxy is a network")),
             Some(("pause", pause)) => {
                 place.pause = Some(Duration::from_millis(pause.parse().expect("a pause is a number")));
             }
@@ -299,15 +302,17 @@ fn set(limits: &mut Limits, argument: &str) {
         "drain_timeout" => limits.drain_timeout = time,
         "call_timeout" => limits.call_timeout = time,
         "max_in_flight" => limits.max_in_flight = value,
+        "max_unauthenticated" => limits.max_unauthenticated = value,
         other => panic!("no bound `{other}`"),
     }
 }
 
-/// Where a server keeps its state, where it listens, and how fast its echo is.
+/// Where a server keeps its state, where it listens, whom it trusts, and how fast its echo is.
 #[derive(Debug, Default)]
 struct Place {
     directory: Option<PathBuf>,
     port: u16,
+    proxies: Vec<Network>,
     pause: Option<Duration>,
 }
 
@@ -316,6 +321,7 @@ async fn run(limits: Limits, place: Place) {
     let directory = place.directory.as_deref().unwrap_or(temporary.path());
     let mut settings = harness::settings(directory, harness::TOKEN);
     settings.listen = vec![([127, 0, 0, 1], place.port).into()];
+    settings.trust.proxies = place.proxies;
     settings.limits = limits;
     let log = LogSettings { console: false, ..LogSettings::from_environment(&settings.log_file) };
     let log = openclaw_gateway::logs::init(&log).expect("the log starts");

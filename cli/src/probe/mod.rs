@@ -176,6 +176,10 @@ impl Trouble {
                 let kind = if is_unpaired { TroubleKind::Unpaired } else { TroubleKind::Rejected };
                 Self { code, ..Self::new(kind, message) }
             }
+            Error::RateLimited { message, .. } => {
+                let code = Some(ErrorCode::RateLimited.name().to_owned());
+                Self { code, ..Self::new(TroubleKind::Rejected, message) }
+            }
             Error::Refused(refusal) => {
                 let code = Some(refusal.code_name.clone());
                 Self { code, ..Self::new(TroubleKind::Closed, &refusal.message) }
@@ -395,7 +399,7 @@ pub(crate) async fn look(target: &Target, depth: Depth, deadline: Instant) -> Ob
     let over_http = target.url.starts_with("http");
     match health {
         // Over JSON-RPC a caller without a credential is let in so far, and refused at the first call.
-        Err(Some(error @ Error::Unauthorized { .. })) => {
+        Err(Some(error @ (Error::Unauthorized { .. } | Error::RateLimited { .. }))) => {
             return Observation::in_trouble(target.trouble(&error));
         }
         // Over HTTP nothing is sent before the first call: what it meets is what connecting met.
@@ -543,6 +547,7 @@ fn is_scope(error: &Error) -> bool {
         | Error::BadPayload { .. }
         | Error::Timeout { .. }
         | Error::Unauthorized { .. }
+        | Error::RateLimited { .. }
         | Error::Untrusted { .. }
         | Error::ProtocolMismatch { .. } => false,
     }

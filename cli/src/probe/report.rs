@@ -4,7 +4,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use openclaw_client::discovery::{Beacon, Warning as DiscoveryWarning};
-use openclaw_schema::methods::config::ConfigGetResult;
+use openclaw_schema::{ErrorCode, methods::config::ConfigGetResult};
 use serde_json::{Value, json};
 
 use super::{Capability, FailedCall, Kind, Observation, Target, Trouble, TroubleKind};
@@ -327,6 +327,9 @@ pub(crate) fn advise(seen: &Seen, trouble: &Trouble, advice: &Advice) -> Option<
             .to_owned(),
         TroubleKind::Foreign if is_local => format!("`{}` says who listens there", advice.status),
         TroubleKind::Foreign => "check host and port of the address".to_owned(),
+        TroubleKind::Rejected if trouble.code.as_deref() == Some(ErrorCode::RateLimited.name()) => {
+            "wait five minutes, or go to the gateway's own host, where nobody is locked out".to_owned()
+        }
         TroubleKind::Rejected => match &seen.target.credential_origin {
             Some(origin) => format!(
                 "pass the gateway's own secret with `--token` or `--password`; the one presented came from: {origin}"

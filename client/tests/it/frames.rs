@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
-use crate::servers::{Peer, Server, TOKEN, raw, server};
+use crate::servers::{Peer, Server, TOKEN, assert_locked_out, raw, server};
 
 const NONCE: &str = "e23ecc68-6e2c-4a19-8c24-65852e98f4e1";
 
@@ -241,9 +241,7 @@ async fn refused_handshakes_say_whose_fault_it_is() {
     let refused = |error: Value| async move {
         refusing(error, 1008, "refused").await.builder().connect().await.expect_err("it is refused")
     };
-    for code in
-        ["AUTH_TOKEN_MISMATCH", "AUTH_PASSWORD_MISSING", "AUTH_RATE_LIMITED", "DEVICE_AUTH_SIGNATURE_EXPIRED"]
-    {
+    for code in ["AUTH_TOKEN_MISMATCH", "AUTH_PASSWORD_MISSING", "DEVICE_AUTH_SIGNATURE_EXPIRED"] {
         let details = json!({ "code": code, "authReason": "x" });
         let error =
             refused(json!({ "code": "INVALID_REQUEST", "message": "no", "details": details.clone() })).await;
@@ -252,6 +250,14 @@ async fn refused_handshakes_say_whose_fault_it_is() {
             (message.as_str(), kept.expect("they are kept").get()),
             ("no", details.to_string().as_str())
         );
+    }
+    // Protocol 3 gives no details.
+    for details in [json!({ "code": "AUTH_RATE_LIMITED", "authReason": "rate_limited" }), Value::Null] {
+        let error = json!({
+            "code": "INVALID_REQUEST", "details": details, "retryable": true, "retryAfterMs": 299_500,
+            "message": "unauthorized: too many failed authentication attempts (retry later)",
+        });
+        assert_locked_out(&refused(error).await);
     }
     let pairing = refused(json!({
         "code": "NOT_PAIRED", "message": "pairing required: device is not approved yet",

@@ -12,7 +12,9 @@ use openclaw_schema::{
 };
 use serde_json::{Value, json};
 
-use crate::servers::{TOKEN, http_answer, http_server, nobody, raw, unauthorized};
+use crate::servers::{
+    TOKEN, assert_locked_out, http_answer, http_server, locked_out, nobody, raw, unauthorized,
+};
 
 async fn client(url: String) -> Client {
     Client::connect(&url, Some(SecretString::from(TOKEN))).await.expect("nothing is sent yet")
@@ -105,6 +107,7 @@ async fn each_kind_of_failure_is_told_apart() {
     );
     let error = failure(plain("401 Unauthorized")).await;
     assert_eq!(error.code(), Some(ErrorCode::Unauthorized));
+    assert_locked_out(&failure(http_answer("429 Too Many Requests", &locked_out())).await);
 
     let refused = json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": -32022, "message": "draining" } });
     for status in ["200 OK", "503 Service Unavailable"] {

@@ -3,10 +3,12 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use openclaw_client::{Client, ClientBuilder, SecretString};
+use openclaw_client::{Client, ClientBuilder, Error, SecretString};
+use openclaw_schema::ErrorCode;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -202,6 +204,25 @@ pub(crate) fn unauthorized() -> Value {
         "jsonrpc": "2.0", "id": null,
         "error": { "code": -32020, "message": "the token is wrong", "data": { "code": "UNAUTHORIZED", "retryable": false } },
     })
+}
+
+/// What a gateway answers with HTTP 429 to an address that has guessed too often.
+pub(crate) fn locked_out() -> Value {
+    json!({
+        "jsonrpc": "2.0", "id": null,
+        "error": {
+            "code": -32028, "message": "unauthorized: too many failed authentication attempts (retry later)",
+            "data": { "code": "RATE_LIMITED", "retryable": true, "retryAfterMs": 299_500 },
+        },
+    })
+}
+
+/// Fails unless an error says that the caller is locked out, and for how long.
+pub(crate) fn assert_locked_out(error: &Error) {
+    assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
+    assert_eq!((error.code(), error.is_retryable()), (Some(ErrorCode::RateLimited), true));
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(299_500)));
+    assert!(error.to_string().contains("too many failed"), "{error}");
 }
 
 pub(crate) fn raw(value: &Value) -> Box<RawValue> {

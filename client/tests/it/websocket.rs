@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
-use crate::servers::{Peer, TOKEN, gateway, http_answer, http_server, nobody, raw, unauthorized};
+use crate::servers::{
+    Peer, TOKEN, assert_locked_out, gateway, http_answer, http_server, locked_out, nobody, raw, unauthorized,
+};
 
 /// Answers every request with what it was.
 async fn echo(mut peer: Peer) {
@@ -249,6 +251,19 @@ async fn a_wrong_credential_is_unauthorized_with_the_gateways_words() {
 }
 
 #[tokio::test]
+async fn who_is_locked_out_learns_for_how_long() {
+    let address = http_server(|_, _| http_answer("429 Too Many Requests", &locked_out())).await;
+    let token = Some(SecretString::from(TOKEN));
+    let error = Client::connect(&format!("ws://{address}"), token).await.expect_err("nobody is let in");
+    assert_locked_out(&error);
+    // And when a gateway in between says so, which is not about a credential.
+    let address =
+        http_server(|_, _| "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+    let error = Client::connect(&format!("ws://{address}"), None).await.expect_err("the proxy is busy");
+    assert!(matches!(error, Error::Transport { kind: TransportKind::Rejected { status: 429 }, .. }));
+}
+
+#[tokio::test]
 async fn another_http_status_is_rejected() {
     let address =
         http_server(|_, _| "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy".to_owned())
@@ -310,7 +325,7 @@ async fn a_call_without_an_answer_times_out_and_the_connection_goes_on() {
         }
     })
     .await;
-    let limit = Duration::from_millis(50);
+    let limit = Duration::from_millis(500);
     let client = server.builder().call_timeout(Some(limit)).connect().await.expect("the server accepts");
     let error = client.call("health", raw(&json!({}))).await.expect_err("nothing is answered");
     let Error::Timeout { what, after } = error else { panic!("{error:?}") };

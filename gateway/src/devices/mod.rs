@@ -35,6 +35,7 @@ use uuid::Uuid;
 use self::{
     attempt::{ConnectAttempt, Protocol},
     live::{DeviceLink, Live},
+    manage::ManageError,
     proof::{Signed, normal},
     record::{ApprovedVia, Device, Metadata, PairingReason, PairingRequest, Role, Token, sorted},
     refusal::{Details, Refusal},
@@ -141,7 +142,6 @@ pub(crate) struct Devices {
     /// Read from the store when it is needed first.
     registry: Mutex<Option<Registry>>,
     live: Arc<Live>,
-    setup_codes: SetupCodes,
 }
 
 /// What is stored, by device.
@@ -150,6 +150,7 @@ struct Registry {
     devices: HashMap<String, Device>,
     /// One for each device at most.
     requests: HashMap<String, PairingRequest>,
+    setup_codes: SetupCodes,
 }
 
 impl fmt::Debug for Devices {
@@ -176,7 +177,6 @@ impl Devices {
             clock: Arc::new(TimestampMs::now),
             registry: Mutex::new(None),
             live: Arc::default(),
-            setup_codes: SetupCodes::default(),
         }
     }
 
@@ -191,17 +191,26 @@ impl Devices {
     }
 
     /// Makes a setup code for a device that will find the gateway at `place`.
-    pub(crate) fn issue_setup_code(
+    pub(crate) async fn issue_setup_code(
         &self,
         place: &Place,
         access: SetupAccess,
-    ) -> Result<IssuedCode, StateError> {
-        self.setup_codes.issue(place, access, (self.clock)())
+    ) -> Result<IssuedCode, ManageError> {
+        let now = (self.clock)();
+        let (code, issued) = setup::issue(place, access, now)?;
+        let mut registry = self.registry().await?;
+        let overdue = registry.setup_codes.overdue(now).into_iter().map(DeviceChange::RemoveSetupCode);
+        let changes = overdue.chain([DeviceChange::PutSetupCode(code)]).collect();
+        self.apply(&mut registry, changes).await?;
+        Ok(issued)
     }
 
     /// The device that a setup code has paired, if it has.
-    pub(crate) fn setup_completion(&self, setup_id: &str) -> Option<SetupCompletion> {
-        self.setup_codes.completion(setup_id)
+    pub(crate) async fn setup_completion(
+        &self,
+        setup_id: &str,
+    ) -> Result<Option<SetupCompletion>, ManageError> {
+        Ok(self.registry().await?.setup_codes.completion(setup_id))
     }
 
     /// Decides about a handshake, in the order of wire.md section 3: origin, device and signature, credential,
@@ -220,7 +229,7 @@ impl Devices {
         };
         let key = proof.verify(&signed, &attempt.nonce, attempt.protocol, (self.clock)())?;
         let mut registry = self.registry().await.map_err(|error| failed(&error))?;
-        let credential = self.recognise(attempt, registry.devices.get(&proof.id))?;
+        let credential = self.recognise(attempt, Some((&*registry, &proof.id)))?;
         self.admit(&mut registry, attempt, &proof.id, key, credential).await
     }
 
@@ -253,8 +262,12 @@ impl Devices {
         })
     }
 
-    /// Looks at the credential. `device` is the one whose key is proven, if it is paired.
-    fn recognise(&self, attempt: &ConnectAttempt, device: Option<&Device>) -> Result<Credential, Refusal> {
+    /// Looks at the credential. `proven` is what is stored, and the id of the device whose key is proven, if one is.
+    fn recognise(
+        &self,
+        attempt: &ConnectAttempt,
+        proven: Option<(&Registry, &str)>,
+    ) -> Result<Credential, Refusal> {
         let auth = &attempt.auth;
         let authenticator = self.auth.get();
         let method = authenticator.method();
@@ -278,6 +291,7 @@ impl Devices {
             self.lockout.succeeded(caller, CredentialKind::Secret);
             return Ok(Credential::Secret(method));
         }
+        let device = proven.and_then(|(registry, id)| registry.devices.get(id));
         if let Some(known) = device.and_then(|device| device.token(attempt.role))
             && let Some(given) = device_token.or(token)
             && bool::from(given.as_bytes().ct_eq(known.value.as_bytes()))
@@ -291,8 +305,8 @@ impl Devices {
             return Ok(Credential::DeviceToken);
         }
         if let Some(given) = bootstrap_token
-            && attempt.proof.is_some()
-            && let Some(access) = self.setup_codes.access(given, (self.clock)())
+            && let Some((registry, _)) = proven
+            && let Some(access) = registry.setup_codes.access(given, (self.clock)())
         {
             self.lockout.succeeded(caller, CredentialKind::SetupCode);
             let granted = grants(access).iter().find(|(role, _)| *role == attempt.role);
@@ -456,17 +470,19 @@ impl Devices {
             device.allow(*role, &scopes, now, attempt.protocol).map_err(|error| failed(&error))?;
         }
         let waiting = registry.requests.get(device_id);
+        let waiting = waiting.map(|request| DeviceChange::RemoveRequest(request.request_id.clone()));
+        let token = attempt.auth.bootstrap_token.as_deref().unwrap_or_default();
+        let name = attempt.client.display_name.as_deref();
+        let (used, completion) = registry.setup_codes.completed(token, device_id, name, now).unzip();
         let changes = waiting
-            .map(|request| DeviceChange::RemoveRequest(request.request_id.clone()))
             .into_iter()
             .chain([DeviceChange::Put(device.clone())])
+            .chain(used.map(DeviceChange::PutSetupCode))
             .collect();
         self.apply(registry, changes).await.map_err(|error| failed(&error))?;
         tracing::info!(device = device_id, access = access.name(), "a device was paired by a setup code");
         self.resolved(&Uuid::new_v4().to_string(), device_id, PairingDecision::Approved, now);
-        let token = attempt.auth.bootstrap_token.as_deref().unwrap_or_default();
-        let name = attempt.client.display_name.as_deref();
-        if let Some(completion) = self.setup_codes.complete(token, device_id, name, now) {
+        if let Some(completion) = completion {
             self.events.publish(EventName::DevicePairSetupCompleted, &completion, None);
         }
         let granted = |role: &Role| grants(access).iter().any(|(granted, _)| granted == role);
@@ -590,10 +606,11 @@ impl Devices {
     async fn registry(&self) -> Result<MappedMutexGuard<'_, Registry>, StoreError> {
         let mut registry = self.registry.lock().await;
         if registry.is_none() {
-            let (devices, requests) = self.store.load_devices().await?;
+            let (devices, requests, setup_codes) = self.store.load_devices().await?;
             *registry = Some(Registry {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 requests: requests.into_iter().map(|request| (request.device_id.clone(), request)).collect(),
+                setup_codes: SetupCodes::new(setup_codes),
             });
         }
         Ok(MutexGuard::map(registry, |registry| registry.get_or_insert_default()))
@@ -630,6 +647,8 @@ impl Registry {
             DeviceChange::RemoveRequest(request_id) => {
                 self.requests.retain(|_, request| request.request_id != request_id);
             }
+            DeviceChange::PutSetupCode(code) => self.setup_codes.put(code),
+            DeviceChange::RemoveSetupCode(setup_id) => self.setup_codes.remove(&setup_id),
         }
     }
 

@@ -1,12 +1,9 @@
 //! Setup codes: each pairs one device, once, without anyone being asked (wire.md section 6, "Bootstrap").
 //!
-//! Kept in memory alone. A code lives for ten minutes, and whoever restarts the gateway meanwhile asks for another
-//! one; a secret that is never written cannot be read from a disk. The device that it paired is stored like others.
+//! Stored with the devices, so that a restart within its ten minutes does not spoil a code. Of its token only the digest
+//! is kept: who reads the disk can pair nothing with it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Uri;
@@ -56,23 +53,26 @@ pub(super) const fn grants(access: SetupAccess) -> &'static [(Role, &'static [&'
     }
 }
 
-/// The codes that were made of late.
+/// The codes that were made of late, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct SetupCodes {
-    codes: Mutex<Vec<Code>>,
+pub(super) struct SetupCodes {
+    codes: Vec<Code>,
 }
 
-#[derive(Debug)]
-struct Code {
-    setup_id: String,
+/// A code, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Code {
+    pub(crate) setup_id: String,
     /// Of the token: comparing digests takes the same time whatever was guessed.
-    digest: [u8; 32],
-    access: SetupAccess,
-    expires_at: TimestampMs,
-    completion: Option<SetupCompletion>,
+    pub(crate) digest: [u8; 32],
+    pub(crate) access: SetupAccess,
+    pub(crate) expires_at: TimestampMs,
+    /// The device that it has paired.
+    pub(crate) completion: Option<SetupCompletion>,
 }
 
 /// A code on its way to the device.
+#[derive(Debug)]
 pub(crate) struct IssuedCode {
     pub(crate) setup_id: String,
     /// base64url of what the device needs: where the gateway is, and the token.
@@ -80,56 +80,71 @@ pub(crate) struct IssuedCode {
     pub(crate) expires_at: TimestampMs,
 }
 
+/// Makes a code for a device that will find the gateway at `place`: what is stored of it, and what is given away.
+pub(super) fn issue(
+    place: &Place,
+    access: SetupAccess,
+    now: TimestampMs,
+) -> Result<(Code, IssuedCode), StateError> {
+    let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
+    let setup_id = uuid::Uuid::new_v4().to_string();
+    let expires_at = TimestampMs(now.0 + LIFETIME_MS);
+    let mut content = json!({ "url": place.url, "bootstrapToken": token, "expiresAtMs": expires_at });
+    if let Some(certificate) = &place.certificate {
+        content["tlsFingerprint"] = json!(certificate);
+    }
+    let digest = Sha256::digest(&token).into();
+    let code = Code { setup_id: setup_id.clone(), digest, access, expires_at, completion: None };
+    let setup_code = URL_SAFE_NO_PAD.encode(content.to_string());
+    Ok((code, IssuedCode { setup_id, setup_code, expires_at }))
+}
+
 impl SetupCodes {
-    /// Makes a code for a device that will find the gateway at `place`.
-    pub(super) fn issue(
-        &self,
-        place: &Place,
-        access: SetupAccess,
-        now: TimestampMs,
-    ) -> Result<IssuedCode, StateError> {
-        let token = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
-        let setup_id = uuid::Uuid::new_v4().to_string();
-        let expires_at = TimestampMs(now.0 + LIFETIME_MS);
-        let mut content = json!({ "url": place.url, "bootstrapToken": token, "expiresAtMs": expires_at });
-        if let Some(certificate) = &place.certificate {
-            content["tlsFingerprint"] = json!(certificate);
+    /// Those that were stored, oldest first.
+    pub(super) fn new(codes: Vec<Code>) -> Self {
+        Self { codes }
+    }
+
+    /// Keeps a code, in the place of the one of its id if there is one.
+    pub(super) fn put(&mut self, code: Code) {
+        match self.codes.iter_mut().find(|known| known.setup_id == code.setup_id) {
+            Some(known) => *known = code,
+            None => self.codes.push(code),
         }
-        let code = Code {
-            setup_id: setup_id.clone(),
-            digest: Sha256::digest(&token).into(),
-            access,
-            expires_at,
-            completion: None,
-        };
-        let mut codes = self.codes();
-        codes.retain(|code| code.expires_at.0 + REMEMBERED_MS > now.0);
-        if codes.len() >= MAX_CODES {
-            codes.remove(0);
+    }
+
+    /// Forgets a code.
+    pub(super) fn remove(&mut self, setup_id: &str) {
+        self.codes.retain(|code| code.setup_id != setup_id);
+    }
+
+    /// The codes that are to be forgotten before another one is kept.
+    pub(super) fn overdue(&self, now: TimestampMs) -> Vec<String> {
+        let is_over = |code: &&Code| code.expires_at.0 + REMEMBERED_MS <= now.0;
+        let mut overdue: Vec<String> =
+            self.codes.iter().filter(is_over).map(|code| code.setup_id.clone()).collect();
+        if self.codes.len() - overdue.len() >= MAX_CODES {
+            let oldest = self.codes.iter().find(|code| !is_over(code));
+            overdue.extend(oldest.map(|code| code.setup_id.clone()));
         }
-        codes.push(code);
-        Ok(IssuedCode { setup_id, setup_code: URL_SAFE_NO_PAD.encode(content.to_string()), expires_at })
+        overdue
     }
 
     /// What `token` is good for; `None` when it is no token, has expired, or was used.
     pub(super) fn access(&self, token: &str, now: TimestampMs) -> Option<SetupAccess> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        let codes = self.codes();
-        let code = codes.iter().find(|code| bool::from(code.digest.ct_eq(&digest)))?;
+        let code = self.find(token)?;
         (code.completion.is_none() && now < code.expires_at).then_some(code.access)
     }
 
-    /// Notes that `token` has paired a device: it is good for nothing from now on.
-    pub(super) fn complete(
+    /// The code of `token` once it has paired a device, when it is good for nothing any more.
+    pub(super) fn completed(
         &self,
         token: &str,
         device_id: &str,
         device_name: Option<&str>,
         now: TimestampMs,
-    ) -> Option<SetupCompletion> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        let mut codes = self.codes();
-        let code = codes.iter_mut().find(|code| bool::from(code.digest.ct_eq(&digest)))?;
+    ) -> Option<(Code, SetupCompletion)> {
+        let code = self.find(token)?.clone();
         let completion = SetupCompletion {
             setup_id: code.setup_id.clone(),
             device_id: device_id.to_owned(),
@@ -137,18 +152,17 @@ impl SetupCodes {
             access: code.access,
             ts: now,
         };
-        code.completion = Some(completion.clone());
-        Some(completion)
+        Some((Code { completion: Some(completion.clone()), ..code }, completion))
     }
 
     /// The device that a code has paired, if it has.
     pub(super) fn completion(&self, setup_id: &str) -> Option<SetupCompletion> {
-        self.codes().iter().find(|code| code.setup_id == setup_id)?.completion.clone()
+        self.codes.iter().find(|code| code.setup_id == setup_id)?.completion.clone()
     }
 
-    fn codes(&self) -> MutexGuard<'_, Vec<Code>> {
-        // The list is whole after every change: a panic elsewhere does not spoil it.
-        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn find(&self, token: &str) -> Option<&Code> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        self.codes.iter().find(|code| bool::from(code.digest.ct_eq(&digest)))
     }
 }
 
@@ -247,11 +261,12 @@ mod tests {
 
     #[test]
     fn a_code_is_good_once_and_for_ten_minutes() {
-        let codes = SetupCodes::default();
+        let mut codes = SetupCodes::default();
         let (now, url) = (TimestampMs(1_000), "wss://192.168.0.7:18789");
         let place =
             place(None, &[([192, 168, 0, 7], 18789).into()], Some("ab12".to_owned())).expect("a place");
-        let issued = codes.issue(&place, SetupAccess::Limited, now).expect("there is randomness");
+        let (code, issued) = issue(&place, SetupAccess::Limited, now).expect("there is randomness");
+        codes.put(code);
         let content = URL_SAFE_NO_PAD.decode(&issued.setup_code).expect("it is base64url");
         let content: serde_json::Value = serde_json::from_slice(&content).expect("it is JSON");
         let token = content["bootstrapToken"].as_str().expect("a token");
@@ -262,21 +277,28 @@ mod tests {
         assert_eq!(codes.access(token, TimestampMs(600_999)), Some(SetupAccess::Limited));
         assert_eq!(codes.access(token, issued.expires_at), None, "it has expired");
         assert_eq!(codes.completion(&issued.setup_id), None);
-        codes.complete(token, "device", Some("phone"), now);
+        let (code, told) = codes.completed(token, "device", Some("phone"), now).expect("it is known");
+        codes.put(code);
         assert_eq!(codes.access(token, now), None, "it was used");
         let completion = codes.completion(&issued.setup_id).expect("it was used");
         assert_eq!((completion.device_id.as_str(), completion.access), ("device", SetupAccess::Limited));
+        assert_eq!(completion, told);
     }
 
     #[test]
-    fn few_codes_are_kept() {
-        let codes = SetupCodes::default();
+    fn few_codes_are_kept_and_none_for_ever() {
+        let mut codes = SetupCodes::default();
         let place = place(Some("wss://a"), &[], None).expect("a place");
-        let ids: Vec<_> = (0..MAX_CODES + 1)
-            .map(|_| codes.issue(&place, SetupAccess::Node, TimestampMs(0)).expect("randomness").setup_id)
-            .collect();
-        assert_eq!(codes.codes().len(), MAX_CODES);
-        assert!(codes.codes().iter().all(|code| code.setup_id != ids[0]));
+        let mut ids = Vec::new();
+        for _ in 0..MAX_CODES + 1 {
+            let (code, issued) = issue(&place, SetupAccess::Node, TimestampMs(0)).expect("randomness");
+            codes.overdue(TimestampMs(0)).iter().for_each(|id| codes.remove(id));
+            codes.put(code);
+            ids.push(issued.setup_id);
+        }
+        assert_eq!(codes.codes.len(), MAX_CODES);
+        assert!(codes.codes.iter().all(|code| code.setup_id != ids[0]));
+        assert_eq!(codes.overdue(TimestampMs(LIFETIME_MS + REMEMBERED_MS)).len(), MAX_CODES);
     }
 
     #[test]

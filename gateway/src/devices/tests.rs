@@ -640,6 +640,36 @@ async fn what_was_decided_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn a_setup_code_survives_a_restart_and_is_good_once_all_the_same() {
+    let bench = Bench::token();
+    let place = setup::place(Some("wss://gateway.example.com"), &[], None).expect("a place");
+    let issued = bench.devices.issue_setup_code(&place, SetupAccess::Node).await.expect("it is stored");
+    let content = URL_SAFE_NO_PAD.decode(&issued.setup_code).expect("it is base64url");
+    let content: Value = serde_json::from_slice(&content).expect("it is JSON");
+    let token = content["bootstrapToken"].as_str().expect("a token").to_owned();
+    let by_code = || {
+        device().edit(|attempt| {
+            attempt.role = Role::Node;
+            attempt.scopes = Vec::new();
+            attempt.auth = ConnectAuth { bootstrap_token: Some(token.clone()), ..ConnectAuth::default() };
+        })
+    };
+    let bench = bench.reopened();
+    assert_eq!(bench.connect(by_code()).await.credential, Credential::SetupCode(SetupAccess::Node));
+    let bench = bench.reopened();
+    let completion = bench.devices.setup_completion(&issued.setup_id).await.expect("it is read");
+    assert_eq!(completion.map(|completion| completion.access), Some(SetupAccess::Node));
+    let details = bench.refused(by_code()).await.details.expect("it has details");
+    assert_eq!(details.code, "AUTH_BOOTSTRAP_TOKEN_INVALID", "it was used before the restart");
+    let files = std::fs::read_dir(bench.directory.path()).expect("the store is there");
+    for file in files {
+        let bytes = std::fs::read(file.expect("it is listed").path()).expect("it can be read");
+        let is_there = bytes.windows(token.len()).any(|window| window == token.as_bytes());
+        assert!(!is_there, "the token itself is on the disk");
+    }
+}
+
+#[tokio::test]
 async fn the_eleventh_guess_is_not_looked_at() {
     let bench = Bench::token();
     for _ in 0..10 {

@@ -85,8 +85,7 @@ impl DeviceServer for Handlers {
         // Who reads along could use the code first.
         let is_downgraded = wanted == SetupAccess::Full && !place.is_private;
         let access = if is_downgraded { SetupAccess::Limited } else { wanted };
-        let issued = self.context.devices.issue_setup_code(&place, access);
-        let issued = issued.map_err(|error| internal(store::chain(&error)))?;
+        let issued = self.context.devices.issue_setup_code(&place, access).await.map_err(not_done)?;
         let auth = match caller(extensions)?.auth_method() {
             AuthMethod::Password => AuthMethod::Password,
             // Stock knows no other word for it.
@@ -108,7 +107,8 @@ impl DeviceServer for Handlers {
         &self,
         params: DevicePairSetupStatusParams,
     ) -> RpcResult<DevicePairSetupStatusResult> {
-        let completion = self.context.devices.setup_completion(params.setup_id.as_str());
+        let completion = self.context.devices.setup_completion(params.setup_id.as_str()).await;
+        let completion = completion.map_err(not_done)?;
         Ok(DevicePairSetupStatusResult { completion })
     }
 

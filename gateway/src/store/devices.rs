@@ -1,15 +1,24 @@
-//! What is stored about devices: the devices themselves, their tokens, and requests to be paired.
+//! What is stored about devices: the devices themselves, their tokens, requests to be paired, and setup codes.
 
-use openclaw_schema::types::TimestampMs;
+use openclaw_schema::{
+    methods::device::{SetupAccess, SetupCompletion},
+    types::TimestampMs,
+};
 use rusqlite::{Connection, Row, params};
 
 use super::{Store, StoreError, list, named, read, stored, time};
-use crate::devices::record::{ApprovedVia, Device, Metadata, PairingReason, PairingRequest, Role, Token};
+use crate::devices::{
+    record::{ApprovedVia, Device, Metadata, PairingReason, PairingRequest, Role, Token},
+    setup::Code,
+};
 
 impl Store {
-    /// Every device, and every request that waits.
-    pub(crate) async fn load_devices(&self) -> Result<(Vec<Device>, Vec<PairingRequest>), StoreError> {
-        self.write(|connection| Ok((devices(connection)?, requests(connection)?))).await
+    /// Every device, every request that waits, and every setup code, oldest first.
+    pub(crate) async fn load_devices(
+        &self,
+    ) -> Result<(Vec<Device>, Vec<PairingRequest>, Vec<Code>), StoreError> {
+        self.write(|connection| Ok((devices(connection)?, requests(connection)?, setup_codes(connection)?)))
+            .await
     }
 
     /// Writes all changes, or none.
@@ -31,6 +40,10 @@ pub(crate) enum DeviceChange {
     PutRequest(PairingRequest),
     /// The request is gone.
     RemoveRequest(String),
+    /// The setup code is as given.
+    PutSetupCode(Code),
+    /// The setup code is forgotten.
+    RemoveSetupCode(String),
 }
 
 impl DeviceChange {
@@ -50,6 +63,10 @@ impl DeviceChange {
             Self::RemoveRequest(request_id) => connection
                 .execute("DELETE FROM pairing_requests WHERE request_id = ?1", [request_id])
                 .map(drop),
+            Self::PutSetupCode(code) => put_setup_code(connection, code),
+            Self::RemoveSetupCode(setup_id) => {
+                connection.execute("DELETE FROM setup_codes WHERE setup_id = ?1", [setup_id]).map(drop)
+            }
         }
     }
 }
@@ -181,6 +198,47 @@ fn requests(connection: &Connection) -> rusqlite::Result<Vec<PairingRequest>> {
                 is_repair: row.get(12)?,
                 created_at: time(row, 13)?,
             })
+        })?
+        .collect()
+}
+
+fn put_setup_code(connection: &Connection, code: &Code) -> rusqlite::Result<()> {
+    let completion = code.completion.as_ref();
+    connection.execute(
+        "INSERT OR REPLACE INTO setup_codes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            code.setup_id,
+            code.digest,
+            code.access.name(),
+            stored(code.expires_at),
+            completion.map(|completion| &completion.device_id),
+            completion.and_then(|completion| completion.device_name.as_ref()),
+            completion.map(|completion| stored(completion.ts)),
+        ],
+    )?;
+    Ok(())
+}
+
+fn setup_codes(connection: &Connection) -> rusqlite::Result<Vec<Code>> {
+    connection
+        .prepare(
+            "SELECT setup_id, digest, access, expires_at_ms, device_id, device_name, completed_at_ms
+             FROM setup_codes ORDER BY expires_at_ms",
+        )?
+        .query_map([], |row| {
+            let setup_id: String = row.get(0)?;
+            let access = named(row, 2, SetupAccess::from_name)?;
+            let completion = match (row.get(4)?, row.get::<_, Option<i64>>(6)?) {
+                (Some(device_id), Some(at)) => Some(SetupCompletion {
+                    setup_id: setup_id.clone(),
+                    device_id,
+                    device_name: row.get(5)?,
+                    access,
+                    ts: read(at),
+                }),
+                _ => None,
+            };
+            Ok(Code { setup_id, digest: row.get(1)?, access, expires_at: time(row, 3)?, completion })
         })?
         .collect()
 }

@@ -139,4 +139,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (run, start)
     ) STRICT, WITHOUT ROWID;
     ",
+    // Setup codes.
+    "
+    CREATE TABLE setup_codes (
+        setup_id TEXT PRIMARY KEY,
+        -- SHA-256 of the token.
+        digest BLOB NOT NULL,
+        access TEXT NOT NULL,
+        expires_at_ms INTEGER NOT NULL,
+        -- The device that it has paired.
+        device_id TEXT,
+        device_name TEXT,
+        completed_at_ms INTEGER
+    ) STRICT;
+    ",
 ];

@@ -48,7 +48,7 @@ async fn a_file_of_an_earlier_layout_is_brought_up_to_date_and_keeps_what_it_hol
     let path = directory.path().join("gateway.sqlite");
     std::fs::write(&path, include_bytes!("fixtures/layout-1.sqlite")).expect("it writes");
     let store = Store::new(path.clone());
-    let (devices, requests) = store.load_devices().await.expect("it opens");
+    let (devices, requests, _) = store.load_devices().await.expect("it opens");
     assert!(requests.is_empty());
     let [device] = &devices[..] else { panic!("one device, not {devices:?}") };
     assert_eq!(device.metadata.client_id, "cli");

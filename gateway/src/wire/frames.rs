@@ -259,6 +259,7 @@ fn frame_code(code: ErrorCode, protocol: Protocol) -> &'static str {
         | ErrorCode::Unauthorized
         | ErrorCode::NotFound
         | ErrorCode::Denied
+        | ErrorCode::RateLimited
         | ErrorCode::LimitExceeded => "INVALID_REQUEST",
         ErrorCode::NotPaired => "NOT_PAIRED",
         // wire.md section 13: protocol 3 has no FORBIDDEN.
@@ -342,7 +343,9 @@ fn malformed(text: &str) -> Option<String> {
         Err(_) if value.get().starts_with('{') => return None,
         Err(_) => None,
     };
-    let id = members.iter().flatten().rfind(|(name, id)| name == "id" && id.get() != "null");
+    // Lists and objects, of any depth, name no request; to send them back would be to pass a sender's trouble on.
+    let is_id = |id: &str| id != "null" && !id.starts_with(['[', '{']);
+    let id = members.iter().flatten().rfind(|(name, _)| name == "id").filter(|(_, id)| is_id(id.get()));
     let message = format!("invalid request frame: {}", frame_fault(members.as_deref()));
     let error = RpcError::new(ErrorCode::InvalidRequest, message);
     Some(failed(id.map_or(r#""invalid""#, |(_, id)| id.get()), &error, Protocol::V4))

@@ -26,11 +26,12 @@ use http::{
     },
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use openclaw_schema::{ErrorCode, RpcError, Scope, Scopes};
 use serde_json::json;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     Shared,
@@ -556,29 +557,42 @@ fn upgrade(
         tracing::debug!(connection = connection.id(), %remote, "WebSocket open");
         let context = Arc::clone(&shared_for_task.context);
         let connection = Arc::new(connection);
-        let _open = context.connections.enter(&connection);
+        let open = context.connections.enter(&connection);
         let dialect = if speaks_jsonrpc { Dialect::JsonRpc } else { Dialect::frames() };
         #[cfg(feature = "echo")]
         let dialect = if echoes { Dialect::Echo(Box::new(dialect)) } else { dialect };
+        // The stream itself, without the layers that brought it here: their bound on writing would end the connection
+        // before the loop can say why.
         match upgraded.downcast::<TokioIo<Stream<TcpStream>>>() {
-            // The stream itself, without the layers that brought it here.
-            Ok(parts) => {
-                let stream = parts.io.into_inner().into_inner();
+            Ok(Parts { io, read_buf, .. }) => {
+                let stream = io.into_inner().into_inner();
                 websocket::serve(
+                    stream,
+                    read_buf,
+                    connection,
+                    shared_for_task,
+                    dialect,
+                    unauthenticated,
+                    open,
+                )
+                .await;
+            }
+            Err(upgraded) => {
+                let Ok(parts) = upgraded.downcast::<TokioIo<Stream<TlsStream<TcpStream>>>>() else {
+                    unreachable!("the port is plain or speaks TLS")
+                };
+                let stream = parts.io.into_inner().into_inner();
+                // In a box: plain connections, of which there may be thousands, need not have room for it.
+                Box::pin(websocket::serve(
                     stream,
                     parts.read_buf,
                     connection,
                     shared_for_task,
                     dialect,
                     unauthenticated,
-                )
+                    open,
+                ))
                 .await;
-            }
-            // Over TLS.
-            Err(upgraded) => {
-                let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
-                websocket::serve(stream, Bytes::new(), connection, shared_for_task, dialect, unauthenticated)
-                    .await;
             }
         }
         drop(permit);

@@ -34,7 +34,8 @@ const KEPT_OUTPUT_BYTES: usize = 1024;
 pub(crate) struct Socket<S> {
     inner: WebSocket<Adapter<S>>,
     max_buffered_bytes: usize,
-    /// Whether a message was too large to be read. The codec stands inside it and cannot go on.
+    /// Whether a message was too large to be read, or what arrived is no WebSocket: the codec cannot go on, and no close
+    /// frame is to be waited for (RFC 6455 section 7.1.7).
     is_stuck: bool,
 }
 
@@ -74,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(crate) fn poll_read(&mut self, cx: &Context<'_>) -> Poll<Result<Message, Error>> {
         self.inner.get_mut().waits_for(cx);
         let read = self.inner.read();
-        self.is_stuck |= matches!(read, Err(Error::Capacity(_)));
+        self.is_stuck |= matches!(read, Err(Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)));
         or_pending(read)
     }
 
@@ -132,6 +133,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// Forgets the output that the peer has not begun to take, down to the end of the message that it stands in, so that
+    /// a close frame comes next.
+    pub(crate) fn cut_short(&mut self) {
+        let adapter = self.inner.get_mut();
+        let mut end = 0;
+        while end < adapter.output_taken {
+            let Some(length) = frame_bytes(&adapter.output[end..]) else { break };
+            end += length;
+        }
+        adapter.output.truncate(end.max(adapter.output_taken));
+        adapter.output.drain(..adapter.output_taken);
+        adapter.output.shrink_to_fit();
+        adapter.output_taken = 0;
+    }
+
     /// Closes: sends the close frame, then waits for the peer's, so that the frame is not lost to a reset.
     pub(crate) async fn close(&mut self, frame: CloseFrame) {
         let sent = std::future::poll_fn(|cx| {
@@ -160,6 +176,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
+/// How many bytes the frame at the beginning of `output` has, its header included. A server's frames are not masked
+/// (RFC 6455 section 5.2).
+fn frame_bytes(output: &[u8]) -> Option<usize> {
+    let (header, payload) = match output.get(1)? & 0x7f {
+        126 => (4, u64::from(u16::from_be_bytes(output.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(output.get(2..10)?.try_into().ok()?)),
+        short => (2, u64::from(short)),
+    };
+    usize::try_from(payload).ok()?.checked_add(header)
+}
+
 fn or_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
     match result {
         Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -169,6 +196,8 @@ fn or_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
 
 /// An async stream as tungstenite sees it: blocking calls that would block say so, and wake the task later. Output
 /// waits here: tungstenite's control frames and our texts, in the order they were queued.
+///
+/// Invariant: the output begins with a frame and holds whole ones, until [`Socket::cut_short`].
 struct Adapter<S> {
     stream: S,
     waker: Waker,

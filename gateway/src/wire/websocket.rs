@@ -38,6 +38,7 @@ use crate::{
     devices::{attempt::Protocol, live::DeviceLink, record::Role},
     dispatcher::Subscriptions,
     logs::traffic,
+    presence::Open,
     settings::Limits,
 };
 
@@ -47,8 +48,14 @@ const TURN: usize = 64;
 const QUEUED_BYTES: usize = 64 * 1024;
 /// How long calls in flight may go on once the peer has shown a wrong credential: longer than its answer takes.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many messages a JSON-RPC connection may send before it authenticates. It needs one; each further one is answered
+/// with more bytes than it takes. A frame connection has one in any case.
+const STRANGER_MESSAGES: u16 = 1000;
 /// How long a peer has to take the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer has that was closed because it does not read: a program that was paused reads on some time, and
+/// is to learn why. Nothing is kept for it but the rest of one message.
+const FAREWELL: Duration = Duration::from_secs(20);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +68,8 @@ enum End {
     SlowConsumer,
     /// The peer did not authenticate in time.
     NotAuthenticated,
+    /// The peer sent much without authenticating.
+    Stranger,
     /// The peer showed a wrong credential.
     Refused,
     /// The device behind it is no longer trusted.
@@ -94,6 +103,7 @@ impl End {
             Self::Stopping => (CloseCode::Restart, "service restart".into()),
             Self::SlowConsumer => (CloseCode::Again, "slow consumer: output was not taken in time".into()),
             Self::NotAuthenticated => (CloseCode::Policy, "no authentication in time".into()),
+            Self::Stranger => (CloseCode::Policy, "too many messages before authentication".into()),
             Self::Refused => (CloseCode::Policy, "unauthorized".into()),
             Self::NoPong => (CloseCode::Policy, "no pong in time".into()),
             Self::Invalid(code, reason) => (*code, reason.clone()),
@@ -146,7 +156,7 @@ enum Phase {
 }
 
 /// Serves a WebSocket to its end. `unauthenticated` is the permit that a connection without credential holds
-/// until it has one.
+/// until it has one; `open` counts the connection among the open ones, until it is decided that it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     read: Bytes,
@@ -154,6 +164,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     shared: Arc<Shared>,
     dialect: Dialect,
     unauthenticated: Option<OwnedSemaphorePermit>,
+    open: Open<'_>,
 ) {
     let limits = shared.limits.load_full();
     let max_message_bytes = if unauthenticated.is_some() {
@@ -170,6 +181,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         socket,
         connection,
         unauthenticated,
+        stranger_messages: 0,
         subscriptions: None,
         items: None,
         calls: None,
@@ -212,8 +224,21 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             tracing::warn!(connection = id, remote = %session.connection.remote(), reason = ?end, "connection closed")
         }
     }
-    if let Some(frame) = end.close_frame(&session.dialect) {
-        let _ = timeout(CLOSE_TIMEOUT, session.socket.close(frame)).await;
+    let frame = end.close_frame(&session.dialect);
+    // A stranger keeps its place to the end: there are no more of them than places.
+    let unauthenticated = session.unauthenticated.take();
+    // Calls, subscriptions and what waits for them end here, whatever the peer does.
+    let mut socket = session.into_socket();
+    drop(open);
+    let Some(frame) = frame else { return };
+    if end == End::SlowConsumer && unauthenticated.is_none() {
+        socket.cut_short();
+        tokio::select! {
+            _ = timeout(FAREWELL, socket.close(frame)) => {}
+            () = stopping.cancelled() => {}
+        }
+    } else {
+        let _ = timeout(CLOSE_TIMEOUT, socket.close(frame)).await;
     }
 }
 
@@ -227,6 +252,8 @@ struct Session<S> {
     dialect: Dialect,
     /// Held until the connection is authenticated.
     unauthenticated: Option<OwnedSemaphorePermit>,
+    /// How many messages it has sent until then.
+    stranger_messages: u16,
     /// Where subscriptions send to, made for the first message: most connections have none.
     subscriptions: Option<Subscriptions>,
     items: Option<mpsc::Receiver<Box<RawValue>>>,
@@ -251,6 +278,11 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Drops everything but the socket: calls in flight are cancelled, subscriptions end.
+    fn into_socket(self) -> Socket<S> {
+        self.socket
+    }
+
     /// Begins: a frame client is challenged first.
     fn open(&mut self) {
         if let Dialect::Frames(frames) = &self.dialect
@@ -445,6 +477,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn receive(&mut self, cx: &mut Context<'_>, text: &str) -> Result<(), End> {
+        if self.unauthenticated.is_some() {
+            if self.stranger_messages == STRANGER_MESSAGES {
+                return Err(End::Stranger);
+            }
+            self.stranger_messages += 1;
+        }
         let reply = match &mut self.dialect {
             Dialect::JsonRpc => self.receive_jsonrpc(text),
             #[cfg(feature = "echo")]

@@ -23,7 +23,7 @@ pub const MAX_SUBSCRIPTIONS: u64 = 64;
 /// `gateway.limits.authenticationTimeoutMs`. wire.md section 1: 15 seconds.
 pub const AUTHENTICATION_TIMEOUT_MS: u64 = 15_000;
 /// `gateway.limits.sendTimeoutMs`.
-pub const SEND_TIMEOUT_MS: u64 = 10_000;
+pub const SEND_TIMEOUT_MS: u64 = 8_000;
 /// `gateway.limits.callTimeoutMs`.
 pub const CALL_TIMEOUT_MS: u64 = 60_000;
 /// `gateway.limits.drainTimeoutMs`.

@@ -362,7 +362,7 @@ pub trait Connect {
     /// this once, to name itself and to narrow its scopes. Over HTTP there is no connection to speak of:
     /// send the header.
     #[method(name = "connect", with_extensions)]
-    #[meta(scope = "none", since = "0.1.0", errors(NotPaired), examples = connect)]
+    #[meta(scope = "none", since = "0.1.0", errors(NotPaired, RateLimited), examples = connect)]
     async fn connect(&self, params: ConnectParams) -> RpcResult<ConnectResult>;
 }
 

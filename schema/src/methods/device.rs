@@ -114,6 +114,12 @@ impl SetupAccess {
             Self::Node => "node",
         }
     }
+
+    /// The access of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Full, Self::Limited, Self::Node].into_iter().find(|access| access.name() == name)
+    }
 }
 
 /// Result of `device.pair.setupCode`.

@@ -177,11 +177,11 @@ pub struct SuspendStatusResult {
     /// When to ask again, in milliseconds; absent when there is nothing to wait for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// How much goes on.
-    #[serde(default)]
-    pub active_count: u64,
-    /// The same by kind.
-    #[serde(default)]
+    /// How much goes on; absent unless the gateway waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_count: Option<u64>,
+    /// The same by kind; absent likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<SuspendBlocker>,
 }
 
@@ -280,7 +280,7 @@ fn suspend_status() -> Examples<SuspendStatusParams, SuspendStatusResult> {
         status: SuspendStatus::Running,
         expires_at_ms: None,
         retry_after_ms: None,
-        active_count: 0,
+        active_count: None,
         blockers: Vec::new(),
     };
     Examples::success("no suspension is held", SuspendStatusParams::default(), result)
