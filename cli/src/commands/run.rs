@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    panic,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use openclaw_gateway::{
     Gateway, Listeners, StartError,
     config::{
         self, AuthMode, BindMode, Config, ConfigError, Env, Locations, Note, Resolved, ServeOptions,
-        resolve_settings,
+        TailscaleMode, TailscaleSettings, resolve_settings,
     },
     dev::{ResetError, ensure_dev, reset_dev},
     lifecycle::Lifecycle,
@@ -29,12 +30,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::{AuthArg, BindArg, GlobalArgs, RunArgs, WsLogArg},
+    args::{AuthArg, BindArg, GlobalArgs, RunArgs, TailscaleArg, WsLogArg},
     error::{CliError, Failure, Fault, Result},
     exit::Exit,
     notify::{self, Supervisor},
     output::Printer,
     settings::secret_file,
+    tailscale::{self, Exposure, Wish as TailscaleWish},
     takeover,
 };
 
@@ -134,6 +136,8 @@ impl Source<'_> {
             auth: args.access.auth.map(auth_mode),
             token: secret(args.access.token.as_deref(), args.access.token_file.as_deref())?,
             password: secret(args.access.password.as_deref(), args.access.password_file.as_deref())?,
+            tailscale: args.tailscale.map(tailscale_mode),
+            tailscale_reset_on_exit: args.tailscale_reset_on_exit,
             allow_unconfigured: args.allow_unconfigured,
             log_level: global.log_level,
             verbose: args.verbose,
@@ -170,6 +174,14 @@ pub(crate) fn bind_mode(bind: BindArg) -> BindMode {
         BindArg::Tailnet => BindMode::Tailnet,
         BindArg::Auto => BindMode::Auto,
         BindArg::Custom => BindMode::Custom,
+    }
+}
+
+fn tailscale_mode(tailscale: TailscaleArg) -> TailscaleMode {
+    match tailscale {
+        TailscaleArg::Off => TailscaleMode::Off,
+        TailscaleArg::Serve => TailscaleMode::Serve,
+        TailscaleArg::Funnel => TailscaleMode::Funnel,
     }
 }
 
@@ -313,8 +325,30 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
     phases.log();
     let supervisor = Supervisor::of_process();
     let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor };
-    let running = start.gateway(Plan::of(resolved), None).await;
-    let running = running.map_err(|error| not_started(&error))?;
+    let mut plan = Plan::of(resolved);
+    let state = plan.settings.state.clone();
+    // A panic in there is a panic here.
+    let undone = tokio::task::spawn_blocking(move || tailscale::undo_leftovers(&state)).await;
+    undone.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+    tokio::select! {
+        found = plan.find_name(None) => found?,
+        name = signals.stop() => return Ok(not_begun(name)),
+    }
+    let running = start.gateway(plan, None).await;
+    let mut running = running.map_err(|error| not_started(&error))?;
+    if let Some(wish) = running.wish() {
+        let opened = tokio::select! {
+            opened = Exposure::open(wish, &running.plan.settings.state) => opened,
+            name = signals.stop() => return Ok(running.stop(name, &mut signals).await),
+        };
+        match opened {
+            Ok(exposure) => running.exposure = Some(exposure),
+            Err(error) => {
+                running.stop_quietly().await;
+                return Err(error.into());
+            }
+        }
+    }
     running.announce(phases.begun.elapsed());
     supervisor.ready(&running.status());
     tokio::select! {
@@ -322,6 +356,12 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
         // Over restarts and the stop too: a drain may take longer than the watchdog waits.
         () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
     }
+}
+
+/// A signal came before the gateway served anybody.
+fn not_begun(name: &str) -> Exit {
+    tracing::info!(target: TARGET, "received {name} before the gateway served; stopped");
+    Exit::Ok
 }
 
 /// Does what a gateway is asked for, until it ends.
@@ -376,12 +416,25 @@ struct Plan {
     warnings: Vec<String>,
     /// Whether a signal may restart the gateway.
     allows_restart: bool,
+    /// How tailscale is to make it known, if it is.
+    tailscale: Option<TailscaleSettings>,
 }
 
 impl Plan {
     fn of(resolved: Resolved) -> Self {
-        let Resolved { settings, notes, warnings, allows_restart, .. } = resolved;
-        Self { settings, notes, warnings, allows_restart }
+        let Resolved { settings, notes, warnings, allows_restart, tailscale, .. } = resolved;
+        Self { settings, notes, warnings, allows_restart, tailscale }
+    }
+
+    /// Finds out by which name tailscale is to make the gateway known, if it is: from one that does, or by asking it.
+    async fn find_name(&mut self, known: Option<&Exposure>) -> std::result::Result<(), CliError> {
+        let known = known.map(Exposure::wish);
+        self.settings.proxy = match (self.tailscale, known) {
+            (None, _) => None,
+            (Some(wanted), Some(known)) if wanted.mode == known.settings.mode => Some(known.proxy.clone()),
+            (Some(wanted), _) => Some(tailscale::find_name(wanted.mode).await?),
+        };
+        Ok(())
     }
 }
 
@@ -421,12 +474,13 @@ impl Start<'_> {
             dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
             started_at_ms: TimestampMs::now().0,
             tls_fingerprint: gateway.tls_fingerprints().map(|fingerprints| fingerprints.certificate),
+            tailscale_url: plan.settings.proxy.as_ref().map(|proxy| proxy.url.clone()),
         };
         if let Err(error) = record.write(&plan.settings.state) {
             // The gateway serves all the same; only commands without `--port` may not find it.
             tracing::warn!(target: TARGET, %error, "the runtime record was not written");
         }
-        Ok(Running { gateway, record, plan })
+        Ok(Running { gateway, record, plan, exposure: None })
     }
 }
 
@@ -435,9 +489,31 @@ struct Running {
     gateway: Gateway,
     record: RuntimeRecord,
     plan: Plan,
+    /// Present when tailscale makes it known.
+    exposure: Option<Exposure>,
 }
 
 impl Running {
+    /// What tailscale is to be asked for, if it is to be asked.
+    fn wish(&self) -> Option<TailscaleWish> {
+        let (settings, proxy) = self.plan.tailscale.zip(self.plan.settings.proxy.as_ref())?;
+        Some(TailscaleWish::new(settings, proxy, self.gateway.proxy_address()?))
+    }
+
+    /// Lets tailscale make this gateway known as it did the one before it; where something has changed, anew.
+    async fn take_over(&mut self, before: Option<Exposure>) {
+        let wish = self.wish();
+        match before {
+            Some(before) if wish.as_ref() == Some(before.wish()) => self.exposure = Some(before),
+            before => {
+                if let Some(before) = before {
+                    before.close().await;
+                }
+                self.exposure = wish.map(|wish| Exposure::insist(wish, &self.plan.settings.state));
+            }
+        }
+    }
+
     /// What a service manager shows of it.
     fn status(&self) -> String {
         format!("listening on port {}", self.record.port)
@@ -481,8 +557,16 @@ impl Running {
             _ = signals.stop() => Exit::Interrupted,
         };
         forget(&self.record, &self.plan.settings);
+        // After those who came through it have been told.
+        close(self.exposure).await;
         tracing::info!(target: TARGET, "stopped");
         exit
+    }
+
+    /// Stops a gateway that nobody was told of.
+    async fn stop_quietly(self) {
+        self.gateway.shutdown("gateway stopping").await;
+        forget(&self.record, &self.plan.settings);
     }
 
     /// Reads the configuration again and takes over what needs no restart.
@@ -500,9 +584,12 @@ impl Running {
         for warning in &fresh.warnings {
             tracing::warn!(target: TARGET, "{warning}");
         }
-        change_rules(log, &fresh);
+        change_rules(log, rules(&fresh));
         self.plan.allows_restart = fresh.allows_restart;
-        let waiting = waits_for_restart(&self.plan.settings, &fresh.settings);
+        let mut waiting = waits_for_restart(&self.plan.settings, &fresh.settings);
+        if self.plan.tailscale != fresh.tailscale {
+            waiting.push("gateway.tailscale");
+        }
         if waiting.is_empty() {
             tracing::info!(target: TARGET, "the configuration was read again");
         } else {
@@ -511,6 +598,13 @@ impl Running {
                 "the configuration was read again; what changed here waits for a restart: {}", waiting.join(", ")
             );
         }
+    }
+}
+
+/// Ends what tailscale does for a gateway that is gone.
+async fn close(exposure: Option<Exposure>) {
+    if let Some(exposure) = exposure {
+        exposure.close().await;
     }
 }
 
@@ -546,8 +640,13 @@ async fn restart(
     {
         return kept(running, sentence(&not_started(&error.into())));
     }
+    let rules = rules(&fresh);
+    let mut plan = Plan::of(fresh);
+    if let Err(error) = plan.find_name(running.exposure.as_ref()).await {
+        return kept(running, sentence(&error));
+    }
     let old = running.gateway.listeners();
-    let wanted = fresh.settings.listen.clone();
+    let wanted = plan.settings.listen.clone();
     let listeners = if old.stand_in_the_way_of(&wanted) {
         None
     } else {
@@ -557,9 +656,8 @@ async fn restart(
         }
     };
     let rules_before = start.log.rules();
-    change_rules(start.log, &fresh);
-    let mut plan = Plan::of(fresh);
-    let Running { gateway, record, plan: before } = running;
+    change_rules(start.log, rules);
+    let Running { gateway, record, plan: before, exposure } = running;
     if plan.settings.log_file != before.settings.log_file {
         tracing::warn!(target: TARGET, "`logging.file` changes when the process starts anew");
         plan.settings.log_file.clone_from(&before.settings.log_file);
@@ -568,6 +666,7 @@ async fn restart(
 
     if let Some(exit) = end(gateway, start.supervisor, signals).await {
         forget(&record, &before.settings);
+        close(exposure).await;
         return Next::Ended(Ok(exit));
     }
     let mut problem = None;
@@ -588,6 +687,7 @@ async fn restart(
                     Ok(listeners) => Err((error, listeners)),
                     Err(error) => {
                         forget(&record, &before.settings);
+                        close(exposure).await;
                         return Next::Ended(Err(not_started(&error).into()));
                     }
                 },
@@ -605,13 +705,15 @@ async fn restart(
         }
     };
     match started {
-        Ok(started) => {
+        Ok(mut started) => {
             start.lifecycle.restarted(reason, begun.elapsed(), problem);
             started.announce(begun.elapsed());
+            started.take_over(exposure).await;
             Next::Running(Box::new(started))
         }
         Err(error) => {
             forget(&record, &before.settings);
+            close(exposure).await;
             Next::Ended(Err(not_started(&error).into()))
         }
     }
@@ -640,8 +742,7 @@ async fn end(gateway: Gateway, supervisor: &Supervisor, signals: &mut Signals) -
 }
 
 /// Takes over what the configuration says of the log. Secrets that were in force stay out of it.
-fn change_rules(log: &LogHandle, fresh: &Resolved) {
-    let mut rules = rules(fresh);
+fn change_rules(log: &LogHandle, mut rules: LogRules) {
     rules.redactor.keep_secrets_of(&log.rules().redactor);
     log.change_rules(rules);
 }

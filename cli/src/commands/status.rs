@@ -209,7 +209,15 @@ impl Report {
         }
     }
 
+    /// Where others reach the gateway through tailscale, if they do.
+    fn tailscale_url(&self) -> Option<&str> {
+        self.settings.targets.local.record.as_ref()?.tailscale_url.as_deref()
+    }
+
     fn note(&self) -> &'static str {
+        if self.tailscale_url().is_some() {
+            return "programs on this machine reach it, and others through tailscale";
+        }
         match self.bind() {
             BindMode::Loopback => "only programs on this machine reach it",
             BindMode::Lan => "every machine of the network reaches it",
@@ -348,6 +356,9 @@ impl Report {
             self.port_source.name()
         );
         lines.push(fact("Listens", &bind));
+        if let Some(url) = self.tailscale_url() {
+            lines.push(fact("Tailscale", &printable(url)));
+        }
 
         if let Some(seen) = &self.seen {
             lines.push(String::new());
@@ -525,6 +536,7 @@ impl Report {
                 "controlUiLinks": { "httpUrl": format!("{http_url}/"), "wsUrl": self.url },
                 "probeNote": self.note(),
                 "version": version,
+                "tailscaleUrl": self.tailscale_url(),
             },
             // A gateway of ours shows no desktop of its host, and has no plugins.
             "hostDesktop": { "enabled": false, "state": "disabled", "port": null },

@@ -3,7 +3,7 @@
 //! `process` starts the binary, `fake` is the gateway; `offline` asks no gateway, `client` asks one, `stock`
 //! one that speaks OpenClaw frames, `server` runs one, `lifecycle` restarts it and reads its log, `run_options` is the
 //! table of what `gateway run` takes, `service` makes one a service, `discovery` finds gateways in a `lan` of its own,
-//! `probe` and `ssh` look at several.
+//! `probe` and `ssh` look at several, `tailscale` makes one known.
 
 mod client;
 mod discovery;
@@ -19,3 +19,4 @@ mod server;
 mod service;
 mod ssh;
 mod stock;
+mod tailscale;

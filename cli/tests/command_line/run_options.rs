@@ -17,6 +17,7 @@ use crate::{
     lifecycle::free_port,
     process::{Home, signal},
     server::{Server, record},
+    tailscale::Machine,
 };
 
 /// One option of `gateway run`.
@@ -131,6 +132,43 @@ const TABLE: &[Row] = &[
             let server = start(&home, &["--password-file", file.to_str().expect("a text")]);
             assert_eq!(home.run(["gateway", "health", "--password", "my old dog", "--json"]).code, Some(0));
             server.stop(Signal::TERM);
+        },
+    },
+    Row {
+        option: "tailscale",
+        help: "Make the gateway known at this machine's name in its tailnet",
+        refused: &[
+            (&["--tailscale", "on"], 2, "possible values: off, serve, funnel"),
+            (
+                &["--allow-unconfigured", "--tailscale", "serve", "--auth", "none"],
+                78,
+                "authentication is off",
+            ),
+            (&["--allow-unconfigured", "--tailscale", "serve", "--bind", "lan"], 78, "on loopback alone"),
+            (&["--allow-unconfigured", "--tailscale", "funnel"], 78, "needs the authentication mode"),
+            (&["--allow-unconfigured", "--tailscale", "serve"], 78, "tailscale is not installed"),
+        ],
+        effect: || {
+            let machine = Machine::new();
+            says(&machine.home, &["--tailscale", "serve"], "https://ada.tail1234.ts.net/");
+            assert!(machine.asked()[0].starts_with("serve --yes --bg=false "), "{:?}", machine.asked());
+            let args = ["--tailscale", "funnel", "--password", "my old dog"];
+            says(&machine.home, &args, "everybody on the internet");
+            machine.home.write(".openclaw/openclaw.json", "{ gateway: { tailscale: { mode: 'serve' } } }");
+            let asked = machine.asked().len();
+            start(&machine.home, &["--tailscale", "off"]).stop(Signal::TERM);
+            assert_eq!(machine.asked().len(), asked, "the flag beats the file");
+        },
+    },
+    Row {
+        option: "tailscale-reset-on-exit",
+        help: "let tailscale forget all that it serves",
+        refused: &[(&["--tailscale-reset-on-exit=yes"], 2, "unexpected value 'yes'")],
+        effect: || {
+            let machine = Machine::new();
+            let args = ["--tailscale", "serve", "--tailscale-reset-on-exit"];
+            start(&machine.home, &args).stop(Signal::TERM);
+            assert_eq!(machine.asked().last().map(String::as_str), Some("serve reset"));
         },
     },
     Row {

@@ -381,6 +381,7 @@ mod tests {
                 dialects: vec!["jsonrpc".to_owned()],
                 started_at_ms: 4_102_444_800_000,
                 tls_fingerprint: None,
+                tailscale_url: None,
             };
             record.write(self.locations().state()).expect("it writes");
         }

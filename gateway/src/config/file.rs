@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AuthMode, BindMode, ConfigError, ConsoleStyle, Env, GatewayMode, LogLevel, Models, RemoteTransport,
-    Source, Sourced, SshHostKeyPolicy, UnknownName, discovery::Discovery, json5, models,
+    Source, Sourced, SshHostKeyPolicy, TailscaleMode, UnknownName, discovery::Discovery, json5, models,
 };
 use crate::trust::{Network, Origin};
 
@@ -53,6 +53,8 @@ pub struct Gateway {
     pub auth: Auth,
     /// `tls`.
     pub tls: Tls,
+    /// `tailscale`.
+    pub tailscale: Tailscale,
     /// `remote`.
     pub remote: Remote,
     /// `nodes.pairing.autoApproveLocal`: whether a device on this host is paired without asking.
@@ -85,6 +87,15 @@ pub struct Tls {
     pub cert_path: Option<Sourced<String>>,
     /// `keyPath`.
     pub key_path: Option<Sourced<String>>,
+}
+
+/// The section `gateway.tailscale`.
+#[derive(Debug, Default)]
+pub struct Tailscale {
+    /// `mode`.
+    pub mode: Option<Sourced<TailscaleMode>>,
+    /// `resetOnExit`: whether `tailscale serve reset`, or `funnel reset`, follows the gateway's end.
+    pub reset_on_exit: Option<Sourced<bool>>,
 }
 
 /// The section `gateway.remote`.
@@ -217,8 +228,9 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             "tls",
             "controlUi",
             "trustedProxies",
+            "tailscale",
         ],
-        &["tailscale", "reload"],
+        &["reload"],
         warnings,
     )?;
     let auth = section.section("auth")?;
@@ -229,6 +241,8 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
     pairing.check_keys(&["autoApproveLocal"], &[], warnings)?;
     let tls = section.section("tls")?;
     tls.check_keys(&["enabled", "autoGenerate", "certPath", "keyPath"], &["caPath"], warnings)?;
+    let tailscale = section.section("tailscale")?;
+    tailscale.check_keys(&["mode", "resetOnExit"], &[], warnings)?;
     let remote = section.section("remote")?;
     remote.check_keys(
         &[
@@ -260,6 +274,10 @@ fn gateway(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Gateway,
             auto_generate: tls.boolean("autoGenerate")?,
             cert_path: tls.text("certPath")?,
             key_path: tls.text("keyPath")?,
+        },
+        tailscale: Tailscale {
+            mode: tailscale.name("mode")?,
+            reset_on_exit: tailscale.boolean("resetOnExit")?,
         },
         remote: Remote {
             url: remote.text("url")?,

@@ -72,6 +72,18 @@ names! {
 }
 
 names! {
+    /// Who reaches a gateway through tailscale, at the name that the tailnet gives this machine.
+    TailscaleMode {
+        /// Nobody.
+        Off = "off",
+        /// The machines of the tailnet: `tailscale serve`.
+        Serve = "serve",
+        /// Everybody: `tailscale funnel`.
+        Funnel = "funnel",
+    }
+}
+
+names! {
     /// What callers must present.
     AuthMode {
         /// Nothing: every caller may do everything.

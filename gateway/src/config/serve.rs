@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, Source,
-    Sourced, UnknownName, announcement, auth, env,
+    Sourced, TailscaleMode, UnknownName, announcement, auth, env,
     file::{AgentEntry, port, substitute, unknown_name},
     models::resolve_models,
     modes,
@@ -43,6 +43,10 @@ pub struct ServeOptions {
     pub token: Option<SecretString>,
     /// `--password`. Without `--auth` it also means password mode.
     pub password: Option<SecretString>,
+    /// `--tailscale`.
+    pub tailscale: Option<TailscaleMode>,
+    /// `--tailscale-reset-on-exit`.
+    pub tailscale_reset_on_exit: bool,
     /// `--allow-unconfigured`: start although the configuration does not ask for a gateway on this machine.
     pub allow_unconfigured: bool,
     /// `--log-level`: of the file and the console.
@@ -65,12 +69,24 @@ pub struct Resolved {
     pub settings: Settings,
     /// How it logs.
     pub log: LogSettings,
+    /// How tailscale is to make it known; absent when it is not to. [`Settings::proxy`] is for whoever asks tailscale:
+    /// only that knows the name.
+    pub tailscale: Option<TailscaleSettings>,
     /// Whether a signal may restart it.
     pub allows_restart: bool,
     /// Where the values came from, for the log of the start.
     pub notes: Vec<Note>,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// How tailscale makes a gateway known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailscaleSettings {
+    /// To whom; never off.
+    pub mode: TailscaleMode,
+    /// Whether tailscale is told to forget all it serves when the gateway ends.
+    pub reset_on_exit: bool,
 }
 
 /// How a gateway logs. The path of the file is in [`Settings`].
@@ -137,7 +153,18 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed)?;
+    let tailscale = tailscale_mode(config, options);
+    if let Some(((address, bind), tailscale)) = exposed.zip(tailscale.as_ref()) {
+        return Err(ConfigError::TailscaleBind {
+            mode: tailscale.value,
+            tailscale: tailscale.source.clone(),
+            address,
+            bind: bind.value,
+            origin: bind.source.clone(),
+        });
+    }
+    let reach = auth::Reach { exposed, tailscale: tailscale.as_ref() };
+    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, reach)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
@@ -169,6 +196,7 @@ fn resolve_on(
         Note::new("bind", &bind),
     ];
     notes.extend(auth_notes);
+    notes.extend(tailscale.iter().map(|mode| Note::new("tailscale", mode)));
     notes.push(Note {
         name: "announced",
         value: if mdns.value.is_some() { "yes" } else { "no" }.to_owned(),
@@ -180,6 +208,11 @@ fn resolve_on(
         source: log_file.source.clone(),
     });
     Ok(Resolved {
+        tailscale: tailscale.map(|mode| TailscaleSettings {
+            mode: mode.value,
+            reset_on_exit: options.tailscale_reset_on_exit
+                || config.gateway.tailscale.reset_on_exit.as_ref().is_some_and(|reset| reset.value),
+        }),
         settings: Settings {
             listen: hosts.into_iter().map(|host| SocketAddr::new(host, port.value)).collect(),
             auth,
@@ -199,6 +232,7 @@ fn resolve_on(
                     .as_ref()
                     .map_or(Vec::new(), |given| given.value.clone()),
             },
+            proxy: None,
             log_file: log_file.value,
             agents,
             discovery: mdns.value,
@@ -221,6 +255,13 @@ pub(super) fn bind_mode(config: &Config, options: &ServeOptions) -> Sourced<Bind
     flag("--bind", options.bind)
         .or_else(|| config.gateway.bind.clone())
         .unwrap_or_else(|| Sourced::default(BindMode::Loopback))
+}
+
+/// To whom tailscale makes the gateway known, if to anybody.
+pub(super) fn tailscale_mode(config: &Config, options: &ServeOptions) -> Option<Sourced<TailscaleMode>> {
+    flag("--tailscale", options.tailscale)
+        .or_else(|| config.gateway.tailscale.mode.clone())
+        .filter(|mode| mode.value != TailscaleMode::Off)
 }
 
 /// The first address beyond loopback that a bind mode means on this machine, if it means one.

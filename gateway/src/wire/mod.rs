@@ -35,7 +35,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{guard::Guard, stream::Stream};
-use crate::{auth::Authenticator, context::Context, dispatcher::Dispatcher, settings::Limits, tls::Tls};
+use crate::{
+    auth::Authenticator, caller::Entrance, context::Context, dispatcher::Dispatcher, settings::Limits,
+    tls::Tls,
+};
 
 /// Reads a message of a frame connection that is past its handshake.
 pub(crate) fn decode_frame(text: &str) -> crate::decoders::Frame {
@@ -106,7 +109,7 @@ impl Shared {
 }
 
 /// Accepts connections until the gateway stops.
-pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
+pub(crate) async fn listen(listener: Arc<TcpListener>, entrance: Entrance, shared: Arc<Shared>) {
     let router = http::router(&shared);
     loop {
         let accepted = tokio::select! {
@@ -116,7 +119,7 @@ pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => accept(stream, remote, &shared, router.clone()),
+            Ok((stream, remote)) => accept(stream, remote, entrance, &shared, router.clone()),
             Err(error) => {
                 // Out of descriptors, or the peer has gone already: neither ends the gateway.
                 tracing::warn!(%error, "accepting a connection failed");
@@ -126,16 +129,23 @@ pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
     }
 }
 
-fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: axum::Router) {
+fn accept(
+    stream: TcpStream,
+    remote: SocketAddr,
+    entrance: Entrance,
+    shared: &Arc<Shared>,
+    router: axum::Router,
+) {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         tracing::warn!(%remote, "refused: {} connections are open, the most there may be", shared.limits.max_connections);
         return;
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let service = http::Service::new(Arc::clone(shared), remote, router, permit);
+    let service = http::Service::new(Arc::clone(shared), remote, entrance, router, permit);
     let shared_for_task = Arc::clone(shared);
-    match &shared.tls {
+    // A proxy speaks TLS with its callers.
+    match shared.tls.as_ref().filter(|_| entrance == Entrance::Own) {
         None => {
             let stream = Stream::new(stream, shared.limits.send_timeout);
             shared.tasks.spawn(serve(stream, remote, shared_for_task, service));
