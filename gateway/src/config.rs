@@ -408,11 +408,8 @@ impl ConfigError {
             Self::UrlAndPort => "use one of them".into(),
             Self::UrlWithoutCredential => "pass --token or --password".into(),
             Self::NoRemoteUrl { .. } => "set gateway.remote.url, or pass --url or --port".into(),
-            Self::Profile { .. }
-            | Self::Read { .. }
-            | Self::Syntax { .. }
-            | Self::BadValue { .. }
-            | Self::State(_) => return None,
+            Self::Profile { .. } => "choose another name, or leave it out".into(),
+            Self::Read { .. } | Self::Syntax { .. } | Self::BadValue { .. } | Self::State(_) => return None,
         })
     }
 }

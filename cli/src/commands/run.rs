@@ -26,6 +26,7 @@ use openclaw_gateway::{
     tls::Fingerprints,
 };
 use openclaw_schema::types::TimestampMs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -54,6 +55,7 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
         return Err(CliError::usage("--reset needs --dev: only the profile `dev` is reset").into());
     }
     let mut phases = Phases::begin();
+    keep_out_of_dumps();
     let env = Env::of_process();
     let locations =
         Locations::resolve(&global.location_flags(), &env).map_err(|error| misconfigured(&error))?;
@@ -99,6 +101,14 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     log.flush();
     drop(lock);
     exit
+}
+
+/// Lets the system write no image of the process when it dies: its memory holds secrets. Whoever needs one raises the
+/// limit for the process (`prlimit --core`).
+fn keep_out_of_dumps() {
+    let limit = getrlimit(Resource::Core);
+    // Only more than is allowed is refused.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit });
 }
 
 /// Moves the profile `dev` out of the way, unless a person says no. Says whether it did.

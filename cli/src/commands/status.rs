@@ -12,7 +12,7 @@ use crate::{
     connection,
     error::Result,
     exit::Exit,
-    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable, wrapped},
+    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable, shown_url, wrapped},
     ports::{self, Port},
     probe::{
         Depth, Kind, Observation, Target, Trouble, TroubleKind, look,
@@ -113,7 +113,7 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         target.url = format!("ws://{}:{port}", Ipv4Addr::LOCALHOST);
         "the definition of the service".clone_into(&mut target.origin);
     }
-    let url = target.url.clone();
+    let url = shown_url(&target.url).to_owned();
     let is_local = target.kind == Kind::LocalLoopback;
     let seen = if args.no_probe {
         None
@@ -602,7 +602,7 @@ fn rpc_json(seen: &Seen, is_read: bool) -> Value {
         "connectMs": facts.connect_ms,
         "callMs": facts.call_ms,
         "version": facts.version,
-        "url": seen.target.url,
+        "url": shown_url(&seen.target.url),
     });
     if let Some(trouble) = trouble {
         json["error"] = trouble.message.clone().into();

@@ -49,6 +49,11 @@ impl Machine {
         self
     }
 
+    /// Where the stand-in keeps what it was told.
+    pub(crate) fn standin(&self) -> &Path {
+        self.standin.path()
+    }
+
     fn file(&self, name: &str) -> String {
         fs::read_to_string(self.standin.path().join(name)).unwrap_or_default()
     }
@@ -73,7 +78,7 @@ impl Machine {
     }
 
     /// Where tailscale was told to bring what others ask.
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let asked = self.asked();
         let serve = asked.iter().rev().find(|call| call.contains("--bg=false")).expect("it was asked");
         serve.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port is its last word")

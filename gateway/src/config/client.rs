@@ -275,8 +275,8 @@ impl Sources<'_> {
         secret.map(|secret| substitute_secret(secret, self.env)).transpose()
     }
 
-    /// For a gateway on this machine: flag, its own section of the file, environment, the section for a remote one,
-    /// the generated token.
+    /// For a gateway on this machine: flag, its own section of the file, environment, the generated token, the section
+    /// for a remote one.
     fn local_credential(&self) -> Result<Credential, ConfigError> {
         if let Some(flag) = self.flag() {
             return Ok(Some(flag));
@@ -296,12 +296,13 @@ impl Sources<'_> {
             credential = self.variable(env::GATEWAY_PASSWORD)?;
         }
         if credential.is_none() {
-            credential = self.key(remote.token.as_ref().or(remote.password.as_ref()))?;
-        }
-        if credential.is_none() {
+            // Made by the gateway that runs here: what is meant for another one comes after it.
             let state = self.locations.state();
             let source = Source::Generated { path: state.token_file() };
             credential = read_token(state)?.map(|token| Sourced::new(token, source));
+        }
+        if credential.is_none() {
+            credential = self.key(remote.token.as_ref().or(remote.password.as_ref()))?;
         }
         Ok(credential)
     }
