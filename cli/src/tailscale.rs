@@ -70,13 +70,14 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// The port for tailscale of a gateway on this machine: it has the machine's name in the tailnet.
 ///
 /// Checks on the way that tailscale is installed, logged in and running. One that is starting is waited for.
-pub(crate) async fn find_name(mode: TailscaleMode) -> Result<ProxyPort, CliError> {
+pub(crate) async fn find_name(mode: TailscaleMode) -> Result<ProxyPort, Box<CliError>> {
     let deadline = Instant::now() + START_LIMIT;
     loop {
         let status = ask(&["status", "--json"]).await?;
         let unreadable = || transient("`tailscale status --json` gave an answer that cannot be read");
-        let status: Value = serde_json::from_str(&status).map_err(|error| unreadable().cause(error))?;
-        let state = status["BackendState"].as_str().ok_or_else(unreadable)?;
+        let status: Value =
+            serde_json::from_str(&status).map_err(|error| Box::new(unreadable().cause(error)))?;
+        let state = status["BackendState"].as_str().ok_or_else(|| Box::new(unreadable()))?;
         let told = match state {
             "Running" => return name(&status, mode),
             "NeedsLogin" => ("this machine is not logged in to tailscale", "run `sudo tailscale up`"),
@@ -92,29 +93,31 @@ pub(crate) async fn find_name(mode: TailscaleMode) -> Result<ProxyPort, CliError
             other => {
                 let shown = shown(other);
                 return Err(transient(format!("tailscale does not run yet: it says that it is {shown:?}"))
-                    .hint("`tailscale status` shows what it waits for"));
+                    .hint("`tailscale status` shows what it waits for")
+                    .into());
             }
         };
-        return Err(refused(told.0).hint(told.1).hint(LEAVE_OUT));
+        return Err(refused(told.0).hint(told.1).hint(LEAVE_OUT).into());
     }
 }
 
 /// How a start goes on without tailscale.
 const LEAVE_OUT: &str = "or start without it: `--tailscale off`";
 
-fn name(status: &Value, mode: TailscaleMode) -> Result<ProxyPort, CliError> {
+fn name(status: &Value, mode: TailscaleMode) -> Result<ProxyPort, Box<CliError>> {
     let name = status["Self"]["DNSName"].as_str().unwrap_or_default().trim_end_matches('.');
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     if name.is_empty() || !name.bytes().all(is_name) {
         let message = format!("this machine has no name in its tailnet, and `tailscale {mode}` needs one");
         return Err(refused(message)
-            .hint("switch on MagicDNS and HTTPS certificates at https://login.tailscale.com/admin/dns"));
+            .hint("switch on MagicDNS and HTTPS certificates at https://login.tailscale.com/admin/dns")
+            .into());
     }
     Ok(ProxyPort { url: format!("wss://{}", name.to_ascii_lowercase()) })
 }
 
 /// Asks tailscale a question that it answers at once.
-async fn ask(arguments: &[&str]) -> Result<String, CliError> {
+async fn ask(arguments: &[&str]) -> Result<String, Box<CliError>> {
     let mut command = tokio::process::Command::new(TAILSCALE);
     for name in SECRETS {
         command.env_remove(name);
@@ -125,12 +128,13 @@ async fn ask(arguments: &[&str]) -> Result<String, CliError> {
         Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(Ok(output)) => {
             let said = [output.stderr, output.stdout].map(|text| String::from_utf8_lossy(&text).into_owned());
-            Err(explain(&said.concat(), &asked))
+            Err(explain(&said.concat(), &asked).into())
         }
-        Ok(Err(error)) => Err(no_program(&error)),
+        Ok(Err(error)) => Err(no_program(&error).into()),
         Err(_) => Err(transient(format!("{asked} did not answer within {} s", ANSWER_LIMIT.as_secs()))
             .hint("restart its daemon: `sudo systemctl restart tailscaled`")
-            .hint(LEAVE_OUT)),
+            .hint(LEAVE_OUT)
+            .into()),
     }
 }
 
@@ -295,13 +299,13 @@ pub(crate) struct Exposure {
 
 impl Exposure {
     /// Asks tailscale, and waits until others reach the gateway.
-    pub(crate) async fn open(wish: Wish, state: &StateDir) -> Result<Self, CliError> {
+    pub(crate) async fn open(wish: Wish, state: &StateDir) -> Result<Self, Box<CliError>> {
         let (tell, told) = oneshot::channel();
         let exposure = Self::start(wish, state, Some(tell));
         match told.await {
             Ok(Ok(())) => Ok(exposure),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(transient("what was asked of tailscale came to no end")),
+            Err(_) => Err(transient("what was asked of tailscale came to no end").into()),
         }
     }
 
@@ -310,7 +314,11 @@ impl Exposure {
         Self::start(wish, state, None)
     }
 
-    fn start(wish: Wish, state: &StateDir, first: Option<oneshot::Sender<Result<(), CliError>>>) -> Self {
+    fn start(
+        wish: Wish,
+        state: &StateDir,
+        first: Option<oneshot::Sender<Result<(), Box<CliError>>>>,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let undo = Arc::new(Undo { wish, state: state.clone(), is_needed: AtomicBool::new(false) });
         let keeper = tokio::spawn(keep(Arc::clone(&undo), stopped, first));
@@ -348,7 +356,7 @@ impl Drop for Exposure {
 async fn keep(
     undo: Arc<Undo>,
     mut stopped: oneshot::Receiver<()>,
-    mut first: Option<oneshot::Sender<Result<(), CliError>>>,
+    mut first: Option<oneshot::Sender<Result<(), Box<CliError>>>>,
 ) {
     let wish = &undo.wish;
     let mut pause = FIRST_PAUSE;
@@ -381,7 +389,7 @@ async fn keep(
                 let _ = waiting.send(Err(error));
                 return;
             }
-            (Err(error), None) => error,
+            (Err(error), None) => *error,
         };
         if begun.elapsed() >= STEADY {
             (pause, is_failure_told) = (FIRST_PAUSE, false);
@@ -418,13 +426,13 @@ struct Command {
 
 impl Command {
     /// Starts it, and waits until tailscale says that it serves.
-    async fn open(undo: &Undo) -> Result<Self, CliError> {
+    async fn open(undo: &Undo) -> Result<Self, Box<CliError>> {
         let wish = &undo.wish;
         let arguments = wish.arguments().map(OsString::from);
         let mut command = child::command(TAILSCALE, &arguments);
         // In a group of its own: Ctrl-C is for the gateway, which ends it when its callers have been told.
         command.stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|error| no_program(&error))?;
+        let mut child = command.spawn().map_err(|error| Box::new(no_program(&error)))?;
         undo.note(child.id().unwrap_or_default());
         let pipes: [Pipe; 2] = [
             Box::pin(child.stdout.take().expect("stdout is piped")),
@@ -441,10 +449,10 @@ impl Command {
             // It waits for somebody to open the page that it names.
             if said.contains("not enabled") && said.contains("https://") {
                 command.end().await;
-                return Err(explain(&said, &wish.command_line()));
+                return Err(explain(&said, &wish.command_line()).into());
             }
             tokio::select! {
-                _ = command.child.wait() => return Err(command.ended(wish).await),
+                _ = command.child.wait() => return Err(command.ended(wish).await.into()),
                 () = command.words.more() => {}
                 () = sleep(deadline.saturating_duration_since(Instant::now())) => {
                     command.end().await;
@@ -455,7 +463,7 @@ impl Command {
                         Some(line) => told.cause(format!("tailscale says: {}", shown(line))),
                         None => told,
                     };
-                    return Err(told.hint(format!("try it by hand: {asked}")).hint(LEAVE_OUT));
+                    return Err(told.hint(format!("try it by hand: {asked}")).hint(LEAVE_OUT).into());
                 }
             }
         }

@@ -290,7 +290,8 @@ pub enum ConfigError {
     },
     /// `tailnet` without a tailnet.
     #[error(
-        "the bind mode is \"tailnet\" ({origin}), and no network interface has an address in 100.64.0.0/10"
+        "the bind mode is \"tailnet\" ({origin}), and no network interface has an address in 100.64.0.0/10 or \
+         fd7a:115c:a1e0::/48"
     )]
     NoTailnet {
         /// Who gave the bind mode.

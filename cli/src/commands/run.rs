@@ -341,7 +341,7 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
     let undone = tokio::task::spawn_blocking(move || tailscale::undo_leftovers(&state)).await;
     undone.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
     tokio::select! {
-        found = plan.find_name(None) => found?,
+        found = plan.find_name(None) => found.map_err(Failure::Error)?,
         name = signals.stop() => return Ok(not_begun(name)),
     }
     let running = start.gateway(plan, None).await;
@@ -355,7 +355,7 @@ async fn serve(source: &Source<'_>, resolved: Resolved, log: &LogHandle, phases:
             Ok(exposure) => running.exposure = Some(exposure),
             Err(error) => {
                 running.stop_quietly().await;
-                return Err(error.into());
+                return Err(Failure::Error(error));
             }
         }
     }
@@ -437,7 +437,7 @@ impl Plan {
     }
 
     /// Finds out by which name tailscale is to make the gateway known, if it is: from one that does, or by asking it.
-    async fn find_name(&mut self, known: Option<&Exposure>) -> std::result::Result<(), CliError> {
+    async fn find_name(&mut self, known: Option<&Exposure>) -> std::result::Result<(), Box<CliError>> {
         let known = known.map(Exposure::wish);
         self.settings.proxy = match (self.tailscale, known) {
             (None, _) => None,

@@ -62,7 +62,7 @@ names! {
         Loopback = "loopback",
         /// Every IPv4 address of this machine.
         Lan = "lan",
-        /// The machine's address in its tailnet, 100.64.0.0/10.
+        /// The machine's address in its tailnet: 100.64.0.0/10, or fd7a:115c:a1e0::/48.
         Tailnet = "tailnet",
         /// As `loopback`; in a container as `lan`, because nobody else is on its loopback.
         Auto = "auto",

@@ -375,10 +375,13 @@ fn bind_hosts(
         BindMode::Lan => Ok(everywhere()),
         BindMode::Auto if host.is_container => Ok(everywhere()),
         BindMode::Auto => Ok(host.loopback()),
-        BindMode::Tailnet => match host.addresses.iter().copied().find(is_tailnet) {
-            Some(address) => Ok(vec![address]),
-            None => Err(ConfigError::NoTailnet { origin: bind.source.clone() }),
-        },
+        BindMode::Tailnet => {
+            let own = host.addresses.iter().copied().filter(is_tailnet);
+            match own.min_by_key(IpAddr::is_ipv6) {
+                Some(address) => Ok(vec![address]),
+                None => Err(ConfigError::NoTailnet { origin: bind.source.clone() }),
+            }
+        }
         BindMode::Custom => {
             let Some(custom) = &config.gateway.custom_bind_host else {
                 return Err(ConfigError::NoCustomHost { origin: bind.source.clone() });
@@ -396,14 +399,14 @@ fn bind_hosts(
     }
 }
 
-/// Whether an address is in 100.64.0.0/10, where tailscale gives each machine its own.
+/// Whether an address is in 100.64.0.0/10 or fd7a:115c:a1e0::/48, where tailscale gives each machine its own.
 pub(super) fn is_tailnet(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
             first == 100 && (64..128).contains(&second)
         }
-        IpAddr::V6(_) => false,
+        IpAddr::V6(v6) => v6.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0],
     }
 }
 
@@ -737,13 +740,53 @@ mod tests {
     }
 
     #[test]
+    fn a_tailnet_without_ipv4_has_an_address_too() {
+        let start = Start::with(|start| {
+            let addresses = ["fe80::1", "fd7a:115c:a1e1::1", "fd7a:115c:a1e0::7"];
+            start.host.addresses = addresses.map(|text| text.parse().expect("an address")).to_vec();
+        });
+        let resolved =
+            start.resolve("{gateway: {mode: 'local', bind: 'tailnet', auth: {token: '0123456789abcdef'}}}");
+        assert_eq!(listen(&resolved.expect("it starts")), ["[fd7a:115c:a1e0::7]:18789"]);
+    }
+
+    #[test]
+    fn tailscale_is_asked_by_the_flag_then_by_the_file() {
+        let file = |tailscale: &str| {
+            let auth = "auth: {mode: 'password', password: 'correct horse'}";
+            format!("{{gateway: {{mode: 'local', {auth}, tailscale: {{{tailscale}}}}}}}")
+        };
+        for (flag, reset, config, expected) in [
+            (None, false, "", None),
+            (None, false, "mode: 'off', resetOnExit: true", None),
+            (None, false, "mode: 'serve'", Some((TailscaleMode::Serve, false))),
+            (None, false, "mode: 'funnel', resetOnExit: true", Some((TailscaleMode::Funnel, true))),
+            (None, true, "mode: 'funnel'", Some((TailscaleMode::Funnel, true))),
+            (Some(TailscaleMode::Serve), false, "mode: 'funnel'", Some((TailscaleMode::Serve, false))),
+            (Some(TailscaleMode::Off), true, "mode: 'funnel'", None),
+        ] {
+            let start = Start::with(|start| {
+                start.options.tailscale = flag;
+                start.options.tailscale_reset_on_exit = reset;
+            });
+            let found = start.resolve(&file(config)).expect("it starts").tailscale;
+            assert_eq!(found.map(|found| (found.mode, found.reset_on_exit)), expected, "{config}");
+        }
+        let container = Start::with(|start| start.host.is_container = true);
+        let (told, hint) =
+            container.error(&file("mode: 'serve'").replace("mode: 'local'", "mode: 'local', bind: 'auto'"));
+        assert!(told.contains("is to listen on 0.0.0.0") && hint.contains("--bind loopback"), "{told}");
+        assert!(Start::new().error(&file("mode: 'on'")).0.contains("gateway.tailscale.mode"));
+    }
+
+    #[test]
     fn a_bind_mode_without_its_address_is_refused() {
         let start = Start::with(|start| start.host.addresses.truncate(3));
         for (config, sentence, hint) in [
             (
                 "{gateway: {mode: 'local', bind: 'tailnet'}}",
                 "the bind mode is \"tailnet\" (gateway.bind in FILE), and no network interface has an address \
-                 in 100.64.0.0/10",
+                 in 100.64.0.0/10 or fd7a:115c:a1e0::/48",
                 "start tailscale first, or pass --bind loopback",
             ),
             (
