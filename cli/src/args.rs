@@ -29,7 +29,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   openclaw gateway --dev                      profile `dev`: made when missing, loopback, port 19001
   openclaw gateway --allow-unconfigured --port 18999 --token secret
-  openclaw gateway run --bind lan --auth password --password-file /run/secrets/openclaw";
+  openclaw gateway run --bind lan --auth password --password-file /run/secrets/openclaw
+  openclaw gateway run --tailscale serve";
 
 /// Text shown after the help of `openclaw gateway call`.
 const CALL_EXAMPLES: &str = "\
@@ -272,7 +273,7 @@ pub(crate) struct AccessArgs {
     pub(crate) auth: Option<AuthArg>,
 
     /// The token that callers must present. Others on this machine can read it in the list of processes:
-    /// `--token-file` is safer.
+    /// `--token-file` and `OPENCLAW_GATEWAY_TOKEN` are safer.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) token: Option<String>,
 
@@ -281,7 +282,7 @@ pub(crate) struct AccessArgs {
     pub(crate) token_file: Option<PathBuf>,
 
     /// The password that callers must present. Others on this machine can read it in the list of processes:
-    /// `--password-file` is safer.
+    /// `--password-file` and `OPENCLAW_GATEWAY_PASSWORD` are safer.
     #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) password: Option<String>,
 
@@ -300,6 +301,16 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+
+    /// Make the gateway known at this machine's name in its tailnet, through the system's tailscale: to the tailnet, or
+    /// to everybody. By default `gateway.tailscale.mode` of the configuration, then `off`.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) tailscale: Option<TailscaleArg>,
+
+    /// When the gateway ends, let tailscale forget all that it serves, what others asked of it included. By default
+    /// `gateway.tailscale.resetOnExit` of the configuration; without it, what the gateway asked for ends with it alone.
+    #[arg(long)]
+    pub(crate) tailscale_reset_on_exit: bool,
 
     /// Start although the configuration is missing or does not say `gateway.mode: "local"`. Nothing is written.
     #[arg(long)]
@@ -386,6 +397,17 @@ pub(crate) enum BindArg {
     Auto,
     /// The address `gateway.customBindHost` of the configuration.
     Custom,
+}
+
+/// Whom tailscale lets reach a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TailscaleArg {
+    /// Nobody.
+    Off,
+    /// The machines of the tailnet; needs a token or a password.
+    Serve,
+    /// Everybody on the internet; needs a password.
+    Funnel,
 }
 
 /// What callers of a gateway must present.

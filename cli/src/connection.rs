@@ -20,6 +20,7 @@ use crate::{
     args::{ClientArgs, GlobalArgs},
     error::{CliError, Failure, Fault, Result},
     exit::Exit,
+    output::shown_url,
     settings::ClientSettings,
 };
 
@@ -187,7 +188,11 @@ pub(crate) fn unreadable(method: &str, error: &serde_json::Error) -> Failure {
 }
 
 fn timed_out(limit: Duration, settings: &ClientSettings) -> CliError {
-    let message = format!("the gateway at {} did not answer within {} ms", settings.url(), limit.as_millis());
+    let message = format!(
+        "the gateway at {} did not answer within {} ms",
+        shown_url(settings.url()),
+        limit.as_millis()
+    );
     CliError::new(Fault::Transport, "TIMEOUT", Exit::Timeout, message)
         .cause(settings.origin())
         .hint("`--timeout MS` allows more; 0 sets no bound")
@@ -198,7 +203,7 @@ fn timed_out(limit: Duration, settings: &ClientSettings) -> CliError {
 
 /// An error of the client library, told to the person who typed the command.
 fn told(method: &str, error: Error, settings: &ClientSettings) -> CliError {
-    let url = settings.url();
+    let url = shown_url(settings.url());
     let protocol = |code: &'static str, message: String| {
         CliError::new(Fault::Transport, code, Exit::Protocol, message)
             .detail("kind", "protocol")
@@ -259,7 +264,7 @@ fn untrusted(
     reason: &str,
     settings: &ClientSettings,
 ) -> CliError {
-    let url = settings.url();
+    let url = shown_url(settings.url());
     let message = format!("the TLS certificate of {url} is not trusted: {reason}");
     let error = CliError::new(Fault::Transport, "TLS_UNTRUSTED", Exit::Auth, message)
         .cause(settings.origin())
@@ -285,7 +290,7 @@ fn untrusted(
 }
 
 fn unreachable(kind: TransportKind, reason: &str, settings: &ClientSettings) -> CliError {
-    let url = settings.url();
+    let url = shown_url(settings.url());
     let (code, exit, message) = match kind {
         TransportKind::Unreachable => {
             ("UNREACHABLE", Exit::Unreachable, format!("no gateway answers at {url}: {reason}"))

@@ -2,6 +2,7 @@
 
 mod args;
 mod argv;
+mod child;
 mod commands;
 mod connection;
 mod error;
@@ -15,6 +16,7 @@ mod probe;
 mod service;
 mod settings;
 mod ssh;
+mod tailscale;
 mod takeover;
 mod trust;
 mod watch;
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
         }
     }
     let args: Vec<OsString> = env::args_os().collect();
-    if let Some(code) = ssh::become_ssh(&args) {
+    if let Some(code) = child::become_program(&args) {
         return ExitCode::from(code);
     }
     run(args).into()

@@ -174,6 +174,11 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|char| if steers(char) { '\u{FFFD}' } else { char }).collect()
 }
 
+/// A URL as it is shown: without its query, which may hold secrets.
+pub(crate) fn shown_url(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(shown, _)| shown)
+}
+
 /// Valid JSON text, laid out two blanks a level. Numbers, strings and the order of members stay as they are.
 fn indented(json: &str) -> String {
     fn line(out: &mut String, level: usize) {

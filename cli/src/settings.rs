@@ -23,6 +23,7 @@ use crate::{
     args::{ClientArgs, GlobalArgs},
     error::{CliError, Fault, Result},
     exit::Exit,
+    output::shown_url,
     probe::{Kind, Target, Trust, report::Advice},
     trust::TrustStore,
 };
@@ -134,7 +135,7 @@ impl ClientSettings {
 
     /// The gateway as JSON errors show it.
     pub(crate) fn describe(&self) -> Value {
-        json!({ "url": self.url(), "urlSource": self.url_source() })
+        json!({ "url": shown_url(self.url()), "urlSource": self.url_source() })
     }
 
     /// The bound on the whole command.

@@ -9,25 +9,22 @@ use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr, TcpListener},
     path::PathBuf,
-    process::Stdio,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use openclaw_gateway::config::SshHostKeyPolicy;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
     net::TcpStream,
-    process::{Child, Command},
-    task::JoinHandle,
-    time::{Instant, sleep, timeout, timeout_at},
+    process::Child,
+    time::{Instant, sleep, timeout_at},
 };
 
-use crate::exit::Exit;
+use crate::{
+    child::{self, Pipe, Words},
+    exit::Exit,
+};
 
-/// The first argument of a process that is to become `ssh`; see [`become_ssh`].
-const BECOME_SSH: &str = "__ssh";
 /// The program.
 const SSH: &str = "ssh";
 /// How often the local port is tried while `ssh` connects.
@@ -36,13 +33,8 @@ const TRY_EVERY: Duration = Duration::from_millis(15);
 const END_LIMIT: Duration = Duration::from_millis(300);
 /// How long what `ssh` wrote last may take to arrive. A `ProxyCommand` may keep the pipe open for longer.
 const WORDS_LIMIT: Duration = Duration::from_millis(200);
-/// How much of what `ssh` writes is kept.
-const MAX_WORDS_BYTES: usize = 16 * 1024;
 /// The longest name of a user or host: that of a host in DNS.
 const MAX_NAME_CHARS: usize = 253;
-/// The exit code of a process that could not become `ssh`: that of a shell which does not find a program.
-const NOT_FOUND: u8 = 127;
-
 /// Where `ssh` connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SshTarget {
@@ -192,13 +184,6 @@ pub(crate) struct Tunnel {
     words: Words,
 }
 
-/// What `ssh` wrote so far, and the task that reads it.
-#[derive(Debug)]
-struct Words {
-    text: Arc<Mutex<Vec<u8>>>,
-    reader: JoinHandle<()>,
-}
-
 impl Tunnel {
     /// Starts `ssh`, and waits until its local port takes connections.
     ///
@@ -209,11 +194,13 @@ impl Tunnel {
             SshError { message, hint: None, exit: Exit::Refused }
         })?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut child = command(&settings.arguments(local_port, left)).spawn().map_err(|error| {
-            let message = format!("ssh cannot be started: {error}");
-            SshError { message, hint: None, exit: Exit::Refused }
-        })?;
-        let words = Words::of(child.stderr.take().expect("stderr is piped"));
+        let mut child =
+            child::command(SSH, &settings.arguments(local_port, left)).spawn().map_err(|error| {
+                let message = format!("ssh cannot be started: {error}");
+                SshError { message, hint: None, exit: Exit::Refused }
+            })?;
+        let stderr: Pipe = Box::pin(child.stderr.take().expect("stderr is piped"));
+        let words = Words::of([stderr]);
         let mut tunnel = Self { settings, local_port, child, words };
         let address = (Ipv4Addr::LOCALHOST, local_port);
         let opened = timeout_at(deadline, async {
@@ -232,7 +219,7 @@ impl Tunnel {
             Ok(Ok(())) => Ok(tunnel),
             Ok(Err(code)) => {
                 // What it said last may still be on the way.
-                let _ = timeout(WORDS_LIMIT, &mut tunnel.words.reader).await;
+                tunnel.words.ended(WORDS_LIMIT).await;
                 Err(explain(&tunnel.words.so_far(), code, &tunnel.settings))
             }
             Err(_) => {
@@ -282,39 +269,7 @@ impl Tunnel {
 
     /// Ends `ssh`, so that nothing is left of it.
     pub(crate) async fn close(mut self) {
-        #[cfg(unix)]
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-            // It may have ended by itself; then there is nothing to end.
-            && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok()
-            && timeout(END_LIMIT, self.child.wait()).await.is_ok()
-        {
-            return;
-        }
-        // Only a process that has ended already cannot be killed.
-        let _ = self.child.kill().await;
-    }
-}
-
-impl Words {
-    fn of(mut pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&text);
-        let reader = tokio::spawn(async move {
-            let mut buffer = [0; 1024];
-            // It is read to its end, lest `ssh` wait for a reader; a pipe that breaks has ended too.
-            while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = MAX_WORDS_BYTES.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..count.min(room)]);
-            }
-        });
-        Self { text, reader }
-    }
-
-    fn so_far(&self) -> String {
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&text).into_owned()
+        child::end(&mut self.child, END_LIMIT).await;
     }
 }
 
@@ -364,51 +319,7 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// The process that runs `ssh` with `arguments`.
-fn command(arguments: &[OsString]) -> Command {
-    let mut command;
-    #[cfg(target_os = "linux")]
-    {
-        // This program becomes `ssh` in the child, where it can bind its life to this process.
-        command = Command::new("/proc/self/exe");
-        command.arg(BECOME_SSH).arg(std::process::id().to_string());
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        command = Command::new(SSH);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.kill_on_drop(true);
-    command
-}
-
-/// Becomes `ssh`, if the arguments of this process say so: [`Tunnel::open`] starts this program again, so that the
-/// child asks the kernel for its own end at the end of its parent. `Command` could do that between fork and exec, but
-/// only with unsafe code; the request survives exec. Returns only when this process is not to become `ssh`, or cannot.
-pub(crate) fn become_ssh(arguments: &[OsString]) -> Option<u8> {
-    if arguments.get(1)? != BECOME_SSH {
-        return None;
-    }
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::process::CommandExt as _;
-
-        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-
-        let parent: Option<i32> = arguments.get(2)?.to_str()?.parse().ok();
-        // Only an invalid signal is refused.
-        let _ = set_parent_process_death_signal(Some(Signal::TERM));
-        if getppid().map(|pid| pid.as_raw_nonzero().get()) != parent {
-            // The parent ended before the kernel was asked.
-            return Some(NOT_FOUND);
-        }
-        let error = std::process::Command::new(SSH).args(&arguments[3..]).exec();
-        crate::output::complain(&format!("{CANNOT_START}: {error}\n"));
-    }
-    Some(NOT_FOUND)
-}
-
-/// What a process says that cannot become `ssh`.
+/// What a process says that cannot become `ssh`: [`child::cannot_start`].
 const CANNOT_START: &str = "the program ssh cannot be started";
 
 /// Whether `said` holds a reason that [`explain`] knows.

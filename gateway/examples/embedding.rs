@@ -82,6 +82,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         auto_approve_local: true,
         tls: None,
         trust: Trust::default(),
+        proxy: None,
         log_file: state.gateway_dir().join("logs").join("openclaw.log"),
         state,
         agents: Agents {

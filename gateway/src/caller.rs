@@ -14,6 +14,15 @@ pub(crate) struct Caller {
     pub(crate) page: Page,
 }
 
+/// The port that a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// The gateway's own.
+    Own,
+    /// That of a proxy on this host: see [`crate::settings::ProxyPort`].
+    Proxy,
+}
+
 /// The page in a browser that is behind a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Page {

@@ -48,7 +48,7 @@ pub use self::{
     file::Config,
     locations::{LocationFlags, Locations},
     save::Saved,
-    serve::{LogSettings, Note, Resolved, ServeOptions, resolve_settings},
+    serve::{LogSettings, Note, Resolved, ServeOptions, TailscaleSettings, resolve_settings},
     snapshot::ConfigFile,
 };
 pub(crate) use self::{
@@ -269,10 +269,49 @@ pub enum ConfigError {
     },
     /// `tailnet` without a tailnet.
     #[error(
-        "the bind mode is \"tailnet\" ({origin}), and no network interface has an address in 100.64.0.0/10"
+        "the bind mode is \"tailnet\" ({origin}), and no network interface has an address in 100.64.0.0/10 or \
+         fd7a:115c:a1e0::/48"
     )]
     NoTailnet {
         /// Who gave the bind mode.
+        origin: Source,
+    },
+    /// Tailscale would make a gateway known that is reached without it.
+    #[error(
+        "tailscale {mode} ({tailscale}) is for a gateway that listens on loopback alone, and this one is to listen on \
+         {address} (bind {bind}, {origin})"
+    )]
+    TailscaleBind {
+        /// The mode of tailscale.
+        mode: TailscaleMode,
+        /// Who gave it.
+        tailscale: Source,
+        /// The address beyond loopback.
+        address: std::net::IpAddr,
+        /// The bind mode.
+        bind: BindMode,
+        /// Who gave the bind mode.
+        origin: Source,
+    },
+    /// Tailscale would let in whoever comes.
+    #[error("tailscale serve ({tailscale}) lets other machines in, and authentication is off ({origin})")]
+    TailscaleNoAuth {
+        /// Who asks for tailscale.
+        tailscale: Source,
+        /// Who switched authentication off.
+        origin: Source,
+    },
+    /// Funnel makes the gateway known to everybody, as stock allows with a password alone. cli.md section 2.2.
+    #[error(
+        "tailscale funnel ({tailscale}) lets everybody on the internet in, and needs the authentication mode \
+         \"password\", not \"{mode}\" ({origin})"
+    )]
+    FunnelWithoutPassword {
+        /// Who asks for tailscale.
+        tailscale: Source,
+        /// The mode of authentication.
+        mode: AuthMode,
+        /// Who gave it.
         origin: Source,
     },
     /// `--url` names a gateway, and `--port` another one.
@@ -350,11 +389,22 @@ impl ConfigError {
                 .into(),
             Self::NoCustomHost { .. } => "set gateway.customBindHost to the address to listen on".into(),
             Self::NoTailnet { .. } => "start tailscale first, or pass --bind loopback".into(),
+            Self::TailscaleBind { .. } => "set gateway.bind to \"loopback\", or pass --bind loopback; \
+                                           or leave tailscale out with --tailscale off"
+                .into(),
+            Self::TailscaleNoAuth { .. } => {
+                "set gateway.auth.mode (or --auth) to \"token\" or \"password\"".into()
+            }
+            Self::FunnelWithoutPassword { .. } => {
+                "set gateway.auth.mode to \"password\" and gateway.auth.password \
+                                                   (or OPENCLAW_GATEWAY_PASSWORD, or --password-file)"
+                    .into()
+            }
             Self::UrlAndPort => "use one of them".into(),
             Self::UrlWithoutCredential => "pass --token or --password".into(),
             Self::NoRemoteUrl { .. } => "set gateway.remote.url, or pass --url or --port".into(),
-            Self::Profile { .. }
-            | Self::Read { .. }
+            Self::Profile { .. } => "choose another name, or leave it out".into(),
+            Self::Read { .. }
             | Self::Include { .. }
             | Self::Syntax { .. }
             | Self::BadValue { .. }

@@ -97,6 +97,8 @@ pub(crate) struct Late {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Absent where the port is plain.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Where a proxy on this host makes the gateway known, if one does.
+    pub(crate) proxy_url: Option<String>,
 }
 
 #[derive(Debug)]

@@ -148,6 +148,12 @@ impl Gateway {
         &self.addresses
     }
 
+    /// Where a proxy on this host brings what others ask, if the settings have one.
+    #[must_use]
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.listeners.proxy_address()
+    }
+
     /// What callers can pin; absent when the port does not speak TLS.
     #[must_use]
     pub fn tls_fingerprints(&self) -> Option<Fingerprints> {
@@ -320,6 +326,7 @@ impl GatewayBuilder {
             Some(listeners) => listeners,
             None => Listeners::bind(&settings.listen).await?,
         };
+        let listeners = listeners.with_proxy(settings.proxy.is_some()).await?;
         let addresses = listeners.addresses();
         let bound = Instant::now();
 
@@ -360,7 +367,8 @@ impl GatewayBuilder {
             reloader: reloader.clone(),
         };
         let context = Arc::new(Context::new(parts, Arc::clone(&limits)));
-        let guard = Guard::new(&context.hostname, settings.trust);
+        let proxy_url = settings.proxy.map(|proxy| proxy.url);
+        let guard = Guard::new(&context.hostname, proxy_url.as_deref(), settings.trust);
 
         let opened = Instant::now();
         let mut methods = methods::core(&context).map_err(|error| StartError::Register(error.to_string()))?;
@@ -376,12 +384,13 @@ impl GatewayBuilder {
             port: addresses[0].port(),
             addresses: addresses.clone(),
             tls: shared.tls.clone(),
+            proxy_url,
         });
 
         lifecycle.end(Ending::None);
         let accepting = listeners
             .sockets()
-            .map(|listener| tokio::spawn(wire::listen(listener, Arc::clone(&shared))))
+            .map(|(listener, entrance)| tokio::spawn(wire::listen(listener, entrance, Arc::clone(&shared))))
             .collect();
         let (clock, tick_interval) = (Arc::clone(&context), limits.load().tick_interval);
         let mut tasks = vec![tokio::spawn(async move { clock.send_clock_events(tick_interval).await })];

@@ -1,16 +1,23 @@
 //! The sockets that a gateway listens on. They outlive a gateway that restarts, so that nobody is refused meanwhile:
 //! who connects waits in the system's queue for the next one.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::net::TcpListener;
 
-use crate::StartError;
+use crate::{StartError, caller::Entrance};
 
-/// Sockets that listen, all with the same port. Cloning them is cheap; they close with the last clone.
+/// Sockets that listen, all with the same port, and one for a proxy where there is one. Cloning them is cheap; they
+/// close with the last clone.
 #[derive(Clone)]
 pub struct Listeners {
     sockets: Vec<Socket>,
+    /// For a proxy on this host: see [`crate::settings::ProxyPort`].
+    proxy: Option<Socket>,
 }
 
 #[derive(Clone)]
@@ -33,7 +40,25 @@ impl Listeners {
     }
 
     pub(crate) fn none() -> Self {
-        Self { sockets: Vec::new() }
+        Self { sockets: Vec::new(), proxy: None }
+    }
+
+    /// The same with a socket for a proxy, or without one. One that is open stays.
+    ///
+    /// # Errors
+    ///
+    /// When loopback has no free port.
+    pub(crate) async fn with_proxy(mut self, is_wanted: bool) -> Result<Self, StartError> {
+        if !is_wanted {
+            self.proxy = None;
+        } else if self.proxy.is_none() {
+            let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let bind = |source| StartError::Bind { address: wanted, source };
+            let listener = TcpListener::bind(wanted).await.map_err(bind)?;
+            let bound = listener.local_addr().map_err(bind)?;
+            self.proxy = Some(Socket { wanted, bound, listener: Arc::new(listener) });
+        }
+        Ok(self)
     }
 
     /// Sockets for `wanted`: those that there are already, and new ones for the rest. What is no longer wanted closes
@@ -73,7 +98,11 @@ impl Listeners {
                 Err(source) => return Err(StartError::Bind { address: asked, source }),
             }
         }
-        if sockets.is_empty() { Err(StartError::NoAddress) } else { Ok(Self { sockets }) }
+        if sockets.is_empty() {
+            Err(StartError::NoAddress)
+        } else {
+            Ok(Self { sockets, proxy: self.proxy.clone() })
+        }
     }
 
     /// The addresses, with the port that they really have.
@@ -94,8 +123,15 @@ impl Listeners {
         })
     }
 
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = Arc<TcpListener>> {
-        self.sockets.iter().map(|socket| Arc::clone(&socket.listener))
+    /// Where a proxy on this host brings what others ask, if it does.
+    #[must_use]
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(|socket| socket.bound)
+    }
+
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (Arc<TcpListener>, Entrance)> {
+        let own = self.sockets.iter().map(|socket| (Arc::clone(&socket.listener), Entrance::Own));
+        own.chain(self.proxy.iter().map(|socket| (Arc::clone(&socket.listener), Entrance::Proxy)))
     }
 }
 
@@ -122,6 +158,20 @@ mod tests {
         let more = again.rebind(&[loopback, any_port([127, 0, 0, 2])]).await.expect("a port is free");
         let addresses = more.addresses();
         assert_eq!((addresses[0], addresses[1].port()), (first.addresses()[0], addresses[0].port()));
+    }
+
+    #[tokio::test]
+    async fn the_port_of_a_proxy_is_another_one_and_stays_open() {
+        let loopback = any_port([127, 0, 0, 1]);
+        let first = Listeners::bind(&[loopback]).await.expect("a port is free");
+        assert_eq!(first.proxy_address(), None);
+        let first = first.with_proxy(true).await.expect("a port is free");
+        let proxy = first.proxy_address().expect("it is open");
+        assert!(proxy.ip().is_loopback() && !first.addresses().contains(&proxy));
+        let again = first.rebind(&[loopback]).await.expect("it is kept");
+        let again = again.with_proxy(true).await.expect("it is kept");
+        assert_eq!(again.proxy_address(), Some(proxy));
+        assert_eq!(again.with_proxy(false).await.expect("it closes").proxy_address(), None);
     }
 
     #[tokio::test]

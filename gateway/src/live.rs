@@ -104,7 +104,8 @@ const PARTS: &[Part] = &[
         key: "gateway.controlUi.allowedOrigins or gateway.trustedProxies",
         differs: |now, next| now.trust != next.trust,
         change: Some(|live, now, next| {
-            let guard = Guard::new(&live.shared.context.hostname, next.trust.clone());
+            let proxy_url = now.proxy.as_ref().map(|proxy| proxy.url.as_str());
+            let guard = Guard::new(&live.shared.context.hostname, proxy_url, next.trust.clone());
             live.shared.guard.store(Arc::new(guard));
             now.trust = next.trust.clone();
         }),

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Reloaded,
-    config::{Config, ConfigError, LogSettings, ReloadMode, Resolved, Watcher, scrubbed},
+    config::{Config, ConfigError, LogSettings, ReloadMode, Resolved, TailscaleSettings, Watcher, scrubbed},
     live::Live,
     logs::{LogHandle, LogRules},
 };
@@ -86,6 +86,8 @@ pub struct ProcessSettings {
     pub log: LogSettings,
     /// Whether a signal may restart the gateway.
     pub allows_restart: bool,
+    /// How tailscale is to make the gateway known, if it is.
+    pub tailscale: Option<TailscaleSettings>,
     /// What looks odd but is not refused, a sentence each: told once.
     pub warnings: Vec<String>,
 }
@@ -94,8 +96,13 @@ impl ProcessSettings {
     /// What a configuration says of it.
     #[must_use]
     pub fn of(resolved: &Resolved) -> Self {
-        let Resolved { log, allows_restart, warnings, .. } = resolved;
-        Self { log: log.clone(), allows_restart: *allows_restart, warnings: warnings.clone() }
+        let Resolved { log, allows_restart, tailscale, warnings, .. } = resolved;
+        Self {
+            log: log.clone(),
+            allows_restart: *allows_restart,
+            tailscale: *tailscale,
+            warnings: warnings.clone(),
+        }
     }
 }
 
@@ -252,7 +259,10 @@ impl Reloader {
             reloaded.waits_for_restart.append(&mut process.waits_for_restart);
             reloaded
         } else {
-            inner.change_process(&mut state, &ProcessSettings::of(&resolved));
+            // Tailscale goes on as it does until a restart.
+            let tailscale = state.process.tailscale;
+            inner
+                .change_process(&mut state, &ProcessSettings { tailscale, ..ProcessSettings::of(&resolved) });
             let mut reloaded = live.apply(&resolved.settings);
             reloaded.applied.append(&mut process.applied);
             reloaded.waits_for_restart.append(&mut process.waits_for_restart);
@@ -313,6 +323,9 @@ impl Inner {
         if old.style != new.style {
             // The lines on the console are made from the beginning of the process on.
             reloaded.waits_for_restart.push("logging.consoleStyle");
+        }
+        if state.process.tailscale != next.tailscale {
+            reloaded.waits_for_restart.push("gateway.tailscale");
         }
         if state.process.allows_restart != next.allows_restart {
             reloaded.applied.push("commands.restart");

@@ -23,6 +23,8 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// Whom the gateway trusts beyond its own host.
     pub trust: Trust,
+    /// A port of its own for a proxy on this host, such as tailscale's; absent when there is none.
+    pub proxy: Option<ProxyPort>,
     /// Where the gateway keeps its state.
     pub state: StateDir,
     /// The configuration file, which `config.get` shows. It need not be there.
@@ -37,6 +39,17 @@ pub struct Settings {
     pub models: ModelSettings,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// A port for a proxy on the gateway's own host that passes on what others ask: a free one of 127.0.0.1, in plain text.
+///
+/// Whoever comes in there is somebody else, at the address that the proxy names in `X-Forwarded-For`. Being on this
+/// host gains nothing there: no device is paired without asking, and failed attempts are held against the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyPort {
+    /// Where callers reach the proxy, such as `wss://gateway.example.com`. Pages may address the gateway by its host,
+    /// and setup codes name it.
+    pub url: String,
 }
 
 /// What callers must present.

@@ -98,6 +98,12 @@ impl StateDir {
         self.gateway_dir().join("identity.json")
     }
 
+    /// What a gateway asked of tailscale, for whoever starts after it was killed.
+    #[must_use]
+    pub fn tailscale_note_file(&self) -> PathBuf {
+        self.gateway_dir().join("tailscale.json")
+    }
+
     /// The gateway's own database.
     #[must_use]
     pub fn database_file(&self) -> PathBuf {
@@ -263,6 +269,9 @@ pub struct RuntimeRecord {
     /// plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_fingerprint: Option<String>,
+    /// Where others reach it through tailscale, such as `wss://ada.tail1234.ts.net`; absent where they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tailscale_url: Option<String>,
 }
 
 impl RuntimeRecord {
@@ -499,6 +508,7 @@ mod tests {
             dialects: vec!["jsonrpc".to_owned()],
             started_at_ms: 4_102_444_800_000,
             tls_fingerprint: None,
+            tailscale_url: None,
         }
     }
 

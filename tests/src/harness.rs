@@ -83,6 +83,7 @@ pub fn settings(directory: &Path, token: &str) -> Settings {
         auto_approve_local: true,
         tls: None,
         trust: Trust::default(),
+        proxy: None,
         log_file: state.log_file(),
         agents: Agents {
             default_id: "main".to_owned(),

@@ -193,7 +193,7 @@ fn read_pair(pair: &str, method: Option<&Method>) -> std::result::Result<(String
     }
     let value = if is_json {
         serde_json::from_str(text)
-            .map_err(|error| PairError::Shape(format!("`{pair}`: what follows `:=` is not JSON: {error}")))?
+            .map_err(|error| PairError::Shape(format!("what follows `{name}:=` is not JSON: {error}")))?
     } else if let Some(method) = method {
         method.fields.coerce(name, text).map_err(PairError::Value)?
     } else {

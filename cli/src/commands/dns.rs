@@ -37,9 +37,11 @@ pub(crate) fn dns(args: &DnsArgs, global: &GlobalArgs, printer: &Printer) -> Res
     let domain = discovery::domain(&given).map_err(CliError::usage)?;
     let addresses = if args.address.is_empty() { tailnet_addresses() } else { args.address.clone() };
     if addresses.is_empty() {
-        return Err(CliError::usage("this machine has no address in a tailnet (100.64.0.0/10)")
-            .hint("start tailscale, or pass an address where others reach this machine: `--address IP`")
-            .into());
+        return Err(CliError::usage(
+            "this machine has no address in a tailnet (100.64.0.0/10 or fd7a:115c:a1e0::/48)",
+        )
+        .hint("start tailscale, or pass an address where others reach this machine: `--address IP`")
+        .into());
     }
     let record = RuntimeRecord::read(locations.state());
     let port = args

@@ -23,7 +23,7 @@ use crate::{
     connection,
     error::{CliError, Fault, Result},
     exit::Exit,
-    output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable, wrapped},
+    output::{BAD, DIM, GOOD, HEADING, LITERAL, Printer, WARN, printable, shown_url, wrapped},
     probe::{
         Depth, Kind, Observation, Target, TroubleKind, look,
         report::{Advice, Discovered, Report, Seen, TunnelFacts, advise},
@@ -467,7 +467,7 @@ fn label(seen: &Seen) -> &'static str {
 
 fn target_words(seen: &Seen, advice: &Advice, printer: &Printer) -> Vec<String> {
     let facts = &seen.facts;
-    let mut lines = vec![heading(label(seen), &seen.target.url, printer)];
+    let mut lines = vec![heading(label(seen), shown_url(&seen.target.url), printer)];
     if let Some(tunnel) = &seen.tunnel {
         let path = format!("{} → 127.0.0.1:{} there", tunnel.target, tunnel.remote_port);
         lines.push(fact("Tunnel", &path));

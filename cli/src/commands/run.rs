@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    panic,
     path::Path,
     sync::Arc,
     thread,
@@ -13,7 +14,7 @@ use openclaw_gateway::{
     Gateway, Listeners, StartError,
     config::{
         self, AuthMode, BindMode, Config, ConfigError, Env, Locations, Note, Resolved, ServeOptions,
-        resolve_settings,
+        TailscaleMode, TailscaleSettings, resolve_settings,
     },
     dev::{ResetError, ensure_dev, reset_dev},
     lifecycle::Lifecycle,
@@ -27,16 +28,18 @@ use openclaw_gateway::{
     tls::Fingerprints,
 };
 use openclaw_schema::types::TimestampMs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::{AuthArg, BindArg, GlobalArgs, RunArgs, WsLogArg},
+    args::{AuthArg, BindArg, GlobalArgs, RunArgs, TailscaleArg, WsLogArg},
     error::{CliError, Failure, Fault, Result},
     exit::Exit,
     notify::{self, Supervisor},
     output::Printer,
     settings::secret_file,
+    tailscale::{self, Exposure, Wish as TailscaleWish},
     takeover,
 };
 
@@ -54,6 +57,7 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
         return Err(CliError::usage("--reset needs --dev: only the profile `dev` is reset").into());
     }
     let mut phases = Phases::begin();
+    keep_out_of_dumps();
     let env = Env::of_process();
     let locations =
         Locations::resolve(&global.location_flags(), &env).map_err(|error| misconfigured(&error))?;
@@ -101,6 +105,14 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     exit
 }
 
+/// Lets the system write no image of the process when it dies: its memory holds secrets. Whoever needs one raises the
+/// limit for the process (`prlimit --core`).
+fn keep_out_of_dumps() {
+    let limit = getrlimit(Resource::Core);
+    // Only more than is allowed is refused.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit });
+}
+
 /// Moves the profile `dev` out of the way, unless a person says no. Says whether it did.
 fn reset(args: &RunArgs, locations: &Locations, printer: &Printer) -> Result<bool> {
     let state = locations.state().root().display();
@@ -136,6 +148,8 @@ impl Source {
             auth: args.access.auth.map(auth_mode),
             token: secret(args.access.token.as_deref(), args.access.token_file.as_deref())?,
             password: secret(args.access.password.as_deref(), args.access.password_file.as_deref())?,
+            tailscale: args.tailscale.map(tailscale_mode),
+            tailscale_reset_on_exit: args.tailscale_reset_on_exit,
             allow_unconfigured: args.allow_unconfigured,
             log_level: global.log_level,
             verbose: args.verbose,
@@ -189,6 +203,14 @@ pub(crate) fn bind_mode(bind: BindArg) -> BindMode {
         BindArg::Tailnet => BindMode::Tailnet,
         BindArg::Auto => BindMode::Auto,
         BindArg::Custom => BindMode::Custom,
+    }
+}
+
+fn tailscale_mode(tailscale: TailscaleArg) -> TailscaleMode {
+    match tailscale {
+        TailscaleArg::Off => TailscaleMode::Off,
+        TailscaleArg::Serve => TailscaleMode::Serve,
+        TailscaleArg::Funnel => TailscaleMode::Funnel,
     }
 }
 
@@ -333,8 +355,30 @@ async fn serve(source: &Arc<Source>, resolved: Resolved, log: &LogHandle, phases
     let supervisor = Supervisor::of_process();
     let reloader = source.reloader(&resolved, log);
     let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor, reloader: &reloader };
-    let running = start.gateway(Plan::of(resolved), None).await;
-    let running = running.map_err(|error| not_started(&error))?;
+    let mut plan = Plan::of(resolved);
+    let state = plan.settings.state.clone();
+    // A panic in there is a panic here.
+    let undone = tokio::task::spawn_blocking(move || tailscale::undo_leftovers(&state)).await;
+    undone.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+    tokio::select! {
+        found = plan.find_name(None) => found.map_err(Failure::Error)?,
+        name = signals.stop() => return Ok(not_begun(name)),
+    }
+    let running = start.gateway(plan, None).await;
+    let mut running = running.map_err(|error| not_started(&error))?;
+    if let Some(wish) = running.wish() {
+        let opened = tokio::select! {
+            opened = Exposure::open(wish, &running.plan.settings.state) => opened,
+            name = signals.stop() => return Ok(running.stop(name, &mut signals).await),
+        };
+        match opened {
+            Ok(exposure) => running.exposure = Some(exposure),
+            Err(error) => {
+                running.stop_quietly().await;
+                return Err(Failure::Error(error));
+            }
+        }
+    }
     running.announce(phases.begun.elapsed());
     supervisor.ready(&running.status());
     tokio::select! {
@@ -343,6 +387,12 @@ async fn serve(source: &Arc<Source>, resolved: Resolved, log: &LogHandle, phases
         () = supervisor.stay_alive() => unreachable!("it goes on for as long as it is polled"),
         () = reloader.clone().watch() => unreachable!("it goes on for as long as it is polled"),
     }
+}
+
+/// A signal came before the gateway served anybody.
+fn not_begun(name: &str) -> Exit {
+    tracing::info!(target: TARGET, "received {name} before the gateway served; stopped");
+    Exit::Ok
 }
 
 /// Does what a gateway is asked for, until it ends.
@@ -398,12 +448,25 @@ struct Plan {
     notes: Vec<Note>,
     /// Told at the start.
     warnings: Vec<String>,
+    /// How tailscale is to make it known, if it is.
+    tailscale: Option<TailscaleSettings>,
 }
 
 impl Plan {
     fn of(resolved: Resolved) -> Self {
-        let Resolved { settings, notes, warnings, .. } = resolved;
-        Self { settings, notes, warnings }
+        let Resolved { settings, notes, warnings, tailscale, .. } = resolved;
+        Self { settings, notes, warnings, tailscale }
+    }
+
+    /// Finds out by which name tailscale is to make the gateway known, if it is: from one that does, or by asking it.
+    async fn find_name(&mut self, known: Option<&Exposure>) -> std::result::Result<(), Box<CliError>> {
+        let known = known.map(Exposure::wish);
+        self.settings.proxy = match (self.tailscale, known) {
+            (None, _) => None,
+            (Some(wanted), Some(known)) if wanted.mode == known.settings.mode => Some(known.proxy.clone()),
+            (Some(wanted), _) => Some(tailscale::find_name(wanted.mode).await?),
+        };
+        Ok(())
     }
 }
 
@@ -446,12 +509,13 @@ impl Start<'_> {
             dialects: vec!["jsonrpc".to_owned(), "frames".to_owned()],
             started_at_ms: TimestampMs::now().0,
             tls_fingerprint: gateway.tls_fingerprints().map(|fingerprints| fingerprints.certificate),
+            tailscale_url: plan.settings.proxy.as_ref().map(|proxy| proxy.url.clone()),
         };
         if let Err(error) = record.write(&plan.settings.state) {
             // The gateway serves all the same; only commands without `--port` may not find it.
             tracing::warn!(target: TARGET, %error, "the runtime record was not written");
         }
-        Ok(Running { gateway, record, plan })
+        Ok(Running { gateway, record, plan, exposure: None })
     }
 }
 
@@ -460,9 +524,31 @@ struct Running {
     gateway: Gateway,
     record: RuntimeRecord,
     plan: Plan,
+    /// Present when tailscale makes it known.
+    exposure: Option<Exposure>,
 }
 
 impl Running {
+    /// What tailscale is to be asked for, if it is to be asked.
+    fn wish(&self) -> Option<TailscaleWish> {
+        let (settings, proxy) = self.plan.tailscale.zip(self.plan.settings.proxy.as_ref())?;
+        Some(TailscaleWish::new(settings, proxy, self.gateway.proxy_address()?))
+    }
+
+    /// Lets tailscale make this gateway known as it did the one before it; where something has changed, anew.
+    async fn take_over(&mut self, before: Option<Exposure>) {
+        let wish = self.wish();
+        match before {
+            Some(before) if wish.as_ref() == Some(before.wish()) => self.exposure = Some(before),
+            before => {
+                if let Some(before) = before {
+                    before.close().await;
+                }
+                self.exposure = wish.map(|wish| Exposure::insist(wish, &self.plan.settings.state));
+            }
+        }
+    }
+
     /// What a service manager shows of it.
     fn status(&self) -> String {
         format!("listening on port {}", self.record.port)
@@ -506,8 +592,23 @@ impl Running {
             _ = signals.stop() => Exit::Interrupted,
         };
         forget(&self.record, &self.plan.settings);
+        // After those who came through it have been told.
+        close(self.exposure).await;
         tracing::info!(target: TARGET, "stopped");
         exit
+    }
+
+    /// Stops a gateway that nobody was told of.
+    async fn stop_quietly(self) {
+        self.gateway.shutdown("gateway stopping").await;
+        forget(&self.record, &self.plan.settings);
+    }
+}
+
+/// Ends what tailscale does for a gateway that is gone.
+async fn close(exposure: Option<Exposure>) {
+    if let Some(exposure) = exposure {
+        exposure.close().await;
     }
 }
 
@@ -543,8 +644,13 @@ async fn restart(
     {
         return kept(running, sentence(&not_started(&error.into())));
     }
+    let process = ProcessSettings::of(&fresh);
+    let mut plan = Plan::of(fresh);
+    if let Err(error) = plan.find_name(running.exposure.as_ref()).await {
+        return kept(running, sentence(&error));
+    }
     let old = running.gateway.listeners();
-    let wanted = fresh.settings.listen.clone();
+    let wanted = plan.settings.listen.clone();
     let listeners = if old.stand_in_the_way_of(&wanted) {
         None
     } else {
@@ -554,9 +660,8 @@ async fn restart(
         }
     };
     let process_before = start.reloader.process();
-    start.reloader.change_process(&ProcessSettings::of(&fresh));
-    let mut plan = Plan::of(fresh);
-    let Running { gateway, record, plan: before } = running;
+    start.reloader.change_process(&process);
+    let Running { gateway, record, plan: before, exposure } = running;
     // With what it has taken over since its start.
     let before = Plan { settings: gateway.settings(), ..before };
     if plan.settings.log_file != before.settings.log_file {
@@ -567,6 +672,7 @@ async fn restart(
 
     if let Some(exit) = end(gateway, start.supervisor, signals).await {
         forget(&record, &before.settings);
+        close(exposure).await;
         return Next::Ended(Ok(exit));
     }
     let mut problem = None;
@@ -587,6 +693,7 @@ async fn restart(
                     Ok(listeners) => Err((error, listeners)),
                     Err(error) => {
                         forget(&record, &before.settings);
+                        close(exposure).await;
                         return Next::Ended(Err(not_started(&error).into()));
                     }
                 },
@@ -604,13 +711,15 @@ async fn restart(
         }
     };
     match started {
-        Ok(started) => {
+        Ok(mut started) => {
             start.lifecycle.restarted(reason, begun.elapsed(), problem);
             started.announce(begun.elapsed());
+            started.take_over(exposure).await;
             Next::Running(Box::new(started))
         }
         Err(error) => {
             forget(&record, &before.settings);
+            close(exposure).await;
             Next::Ended(Err(not_started(&error).into()))
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     connection,
     error::Result,
     exit::Exit,
-    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable, wrapped},
+    output::{BAD, DIM, GOOD, HEADING, Printer, WARN, printable, shown_url, wrapped},
     ports::{self, Port},
     probe::{
         Depth, Kind, Observation, Target, Trouble, TroubleKind, look,
@@ -115,7 +115,7 @@ async fn examine(args: &StatusArgs, global: &GlobalArgs, settings: ProbeSettings
         target.url = format!("ws://{}:{port}", Ipv4Addr::LOCALHOST);
         "the definition of the service".clone_into(&mut target.origin);
     }
-    let url = target.url.clone();
+    let url = shown_url(&target.url).to_owned();
     let is_local = target.kind == Kind::LocalLoopback;
     let seen = if args.no_probe {
         None
@@ -212,7 +212,15 @@ impl Report {
         }
     }
 
+    /// Where others reach the gateway through tailscale, if they do.
+    fn tailscale_url(&self) -> Option<&str> {
+        self.settings.targets.local.record.as_ref()?.tailscale_url.as_deref()
+    }
+
     fn note(&self) -> &'static str {
+        if self.tailscale_url().is_some() {
+            return "programs on this machine reach it, and others through tailscale";
+        }
         match self.bind() {
             BindMode::Loopback => "only programs on this machine reach it",
             BindMode::Lan => "every machine of the network reaches it",
@@ -351,6 +359,9 @@ impl Report {
             self.port_source.name()
         );
         lines.push(fact("Listens", &bind));
+        if let Some(url) = self.tailscale_url() {
+            lines.push(fact("Tailscale", &printable(url)));
+        }
 
         if let Some(seen) = &self.seen {
             lines.push(String::new());
@@ -541,6 +552,7 @@ impl Report {
                 "controlUiLinks": { "httpUrl": format!("{http_url}/"), "wsUrl": self.url },
                 "probeNote": self.note(),
                 "version": version,
+                "tailscaleUrl": self.tailscale_url(),
             },
             // A gateway of ours shows no desktop of its host, and has no plugins.
             "hostDesktop": { "enabled": false, "state": "disabled", "port": null },
@@ -606,7 +618,7 @@ fn rpc_json(seen: &Seen, is_read: bool) -> Value {
         "connectMs": facts.connect_ms,
         "callMs": facts.call_ms,
         "version": facts.version,
-        "url": seen.target.url,
+        "url": shown_url(&seen.target.url),
     });
     if let Some(trouble) = trouble {
         json["error"] = trouble.message.clone().into();

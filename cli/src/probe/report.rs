@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Capability, FailedCall, Kind, Observation, Target, Trouble, TroubleKind};
 use crate::{
     exit::Exit,
+    output::shown_url,
     ssh::{SshError, SshTarget},
 };
 
@@ -173,7 +174,8 @@ impl Report {
                 TroubleKind::Untrusted => "is not trusted",
                 _ => "refuses this client",
             };
-            let message = format!("the gateway at {} {verdict}: {}", seen.target.url, trouble.message);
+            let message =
+                format!("the gateway at {} {verdict}: {}", shown_url(&seen.target.url), trouble.message);
             warn(code, message, advise(seen, trouble, &self.advice), vec![seen.target.kind]);
         }
         for seen in &self.seen {
@@ -279,22 +281,25 @@ fn shortfalls(seen: &Seen) -> Option<Warning> {
         names.join(", ")
     };
     if facts.is_scope_limited() {
-        let message =
-            format!("the gateway at {} gives no right to call {}", seen.target.url, calls(&facts.failed));
+        let message = format!(
+            "the gateway at {} gives no right to call {}",
+            shown_url(&seen.target.url),
+            calls(&facts.failed)
+        );
         let hint = "present a credential that grants operator.read, or pair this device";
         return warning("probe_scope_limited", message, Some(hint));
     }
     if let Some(call) = facts.failed.iter().find(|call| !call.is_scope) {
         let message = format!(
             "the gateway at {} lets this client in, and then fails at {}: {}",
-            seen.target.url,
+            shown_url(&seen.target.url),
             calls(&facts.failed),
             call.message
         );
         return warning("probe_detail_failed", message, None);
     }
     if !facts.is_well() {
-        let message = format!("the gateway at {} says that it is not well", seen.target.url);
+        let message = format!("the gateway at {} says that it is not well", shown_url(&seen.target.url));
         return warning(
             "gateway_unhealthy",
             message,
@@ -374,7 +379,7 @@ fn target_json(seen: &Seen, advice: &Advice) -> Value {
     json!({
         "id": target.kind.name(),
         "kind": target.kind.name(),
-        "url": target.url,
+        "url": shown_url(&target.url),
         "urlSource": target.origin,
         "active": target.active,
         "tunnel": tunnel,

@@ -2,6 +2,8 @@
 
 use std::{ffi::OsStr, fmt, io, process::Stdio};
 
+use openclaw_gateway::config::env::SECRETS;
+
 /// A command and its arguments, before it runs. Nothing in it is secret: others can read a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -71,7 +73,11 @@ pub(crate) struct SystemRunner;
 impl Runner for SystemRunner {
     fn run(&self, command: &CommandLine) -> io::Result<Ended> {
         let (program, arguments) = command.words.split_first().expect("a command has a program");
-        let output = std::process::Command::new(OsStr::new(program))
+        let mut process = std::process::Command::new(OsStr::new(program));
+        for name in SECRETS {
+            process.env_remove(name);
+        }
+        let output = process
             .args(arguments)
             .envs(command.environment.iter().map(|(name, value)| (name, value)))
             .env("LC_ALL", "C")

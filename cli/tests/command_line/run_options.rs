@@ -4,7 +4,7 @@
 //! A new option needs a row here: a test compares the table with the tree of commands.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader, Read as _},
     os::unix::{fs::chown, process::CommandExt as _},
@@ -17,6 +17,7 @@ use crate::{
     lifecycle::free_port,
     process::{Home, signal},
     server::{Server, record},
+    tailscale::Machine,
 };
 
 /// One option of `gateway run`.
@@ -41,13 +42,59 @@ const START: [&str; 5] = ["gateway", "run", "--allow-unconfigured", "--port", "0
 
 const TABLE: &[Row] = &[
     Row {
+        option: "dev",
+        help: "Use the profile `dev`",
+        refused: &[],
+        effect: || {
+            let home = Home::new();
+            Server::start(&home, ["gateway", "run", "--dev", "--port", "0"]).stop(Signal::TERM);
+            let state = home.path().join(".openclaw-dev");
+            assert!(state.join("openclaw.json").exists() && !home.path().join(".openclaw").exists());
+            let files = fs::read_dir(state.join("workspace")).expect("there is a workspace");
+            let names: Vec<_> = files.flatten().map(|file| file.file_name()).collect();
+            assert!(!names.is_empty() && names.iter().all(|name| name != "BOOTSTRAP.md"), "{names:?}");
+        },
+    },
+    Row {
+        option: "profile",
+        help: "Use a profile",
+        refused: &[
+            (&["--profile", "a/b"], 78, "flag --profile is not a profile name"),
+            (&["--profile", "work"], 78, ".openclaw-work/openclaw.json"),
+        ],
+        effect: || {
+            let home = Home::new();
+            start(&home, &["--profile", "work"]).stop(Signal::TERM);
+            assert!(home.path().join(".openclaw-work/gateway/logs/openclaw.log").exists());
+        },
+    },
+    Row {
+        option: "log-level",
+        help: "Log no less severe than this",
+        refused: &[(&["--log-level", "loud"], 2, "possible values: silent")],
+        effect: || {
+            let home = Home::new();
+            says(&home, &["--log-level", "debug"], "DEBUG");
+            let log = home.path().join(".openclaw/gateway/logs/openclaw.log");
+            assert!(fs::read_to_string(log).expect("there is a log").contains("DEBUG"), "the file too");
+        },
+    },
+    Row {
+        option: "no-color",
+        help: "Write no colour",
+        refused: &[],
+        effect: || {
+            let colour = Home::new().with("CLICOLOR_FORCE", "1");
+            says(&colour, &[], "\u{1b}[");
+            let server = start(&colour, &["--no-color"]);
+            let (_, said) = server.stop(Signal::TERM);
+            assert!(!said.contains('\u{1b}'), "{said}");
+        },
+    },
+    Row {
         option: "port",
         help: "Listen on this port",
-        refused: &[
-            (&["--port", "65536"], 2, "65536"),
-            (&["--port", "many"], 2, "invalid value 'many'"),
-            (&["--port"], 2, "a value is required"),
-        ],
+        refused: &[(&["--port", "65536"], 2, "65536"), (&["--port", "many"], 2, "invalid value 'many'")],
         effect: || {
             let port = free_port();
             let home = Home::new();
@@ -131,6 +178,43 @@ const TABLE: &[Row] = &[
             let server = start(&home, &["--password-file", file.to_str().expect("a text")]);
             assert_eq!(home.run(["gateway", "health", "--password", "my old dog", "--json"]).code, Some(0));
             server.stop(Signal::TERM);
+        },
+    },
+    Row {
+        option: "tailscale",
+        help: "Make the gateway known at this machine's name in its tailnet",
+        refused: &[
+            (&["--tailscale", "on"], 2, "possible values: off, serve, funnel"),
+            (
+                &["--allow-unconfigured", "--tailscale", "serve", "--auth", "none"],
+                78,
+                "authentication is off",
+            ),
+            (&["--allow-unconfigured", "--tailscale", "serve", "--bind", "lan"], 78, "on loopback alone"),
+            (&["--allow-unconfigured", "--tailscale", "funnel"], 78, "needs the authentication mode"),
+            (&["--allow-unconfigured", "--tailscale", "serve"], 78, "tailscale is not installed"),
+        ],
+        effect: || {
+            let machine = Machine::new();
+            says(&machine.home, &["--tailscale", "serve"], "https://ada.tail1234.ts.net/");
+            assert!(machine.asked()[0].starts_with("serve --yes --bg=false "), "{:?}", machine.asked());
+            let args = ["--tailscale", "funnel", "--password", "my old dog"];
+            says(&machine.home, &args, "everybody on the internet");
+            machine.home.write(".openclaw/openclaw.json", "{ gateway: { tailscale: { mode: 'serve' } } }");
+            let asked = machine.asked().len();
+            start(&machine.home, &["--tailscale", "off"]).stop(Signal::TERM);
+            assert_eq!(machine.asked().len(), asked, "the flag beats the file");
+        },
+    },
+    Row {
+        option: "tailscale-reset-on-exit",
+        help: "let tailscale forget all that it serves",
+        refused: &[],
+        effect: || {
+            let machine = Machine::new();
+            let args = ["--tailscale", "serve", "--tailscale-reset-on-exit"];
+            start(&machine.home, &args).stop(Signal::TERM);
+            assert_eq!(machine.asked().last().map(String::as_str), Some("serve reset"));
         },
     },
     Row {
@@ -233,7 +317,7 @@ const TABLE: &[Row] = &[
     Row {
         option: "raw-stream-path",
         help: "Which file that is",
-        refused: &[(&["--raw-stream-path"], 2, "a value is required")],
+        refused: &[],
         effect: || {
             let home = with_back_end();
             let path = home.path().join("raw.jsonl");
@@ -297,7 +381,7 @@ fn ask(home: &Home) {
 }
 
 /// A gateway that says nothing at its start. Waits until it serves.
-fn quiet(home: &Home, args: &[&str]) -> Child {
+pub(crate) fn quiet(home: &Home, args: &[&str]) -> Child {
     let mut child = home.spawn_piped(args.iter().copied());
     while home.run(["gateway", "health"]).code != Some(0) {
         assert!(child.try_wait().expect("it is ours").is_none(), "it ended");
@@ -306,7 +390,7 @@ fn quiet(home: &Home, args: &[&str]) -> Child {
 }
 
 /// Reads what a gateway says until it has said enough, stops it, and gives all that it said.
-fn ended(mut child: Child, enough: impl Fn(&str) -> bool) -> String {
+pub(crate) fn ended(mut child: Child, enough: impl Fn(&str) -> bool) -> String {
     let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let mut said = String::new();
     while !enough(&said) {
@@ -343,19 +427,38 @@ fn traffic(args: &[&str]) -> (String, String) {
     (said, fs::read_to_string(log).expect("there is a log"))
 }
 
+/// Every option of `gateway run` that the tree of commands knows, and whether it takes a value.
+fn options() -> BTreeMap<String, bool> {
+    let mut tree = openclaw_cli::command();
+    // Options of every command are passed on to each.
+    tree.build();
+    let run = tree.find_subcommand("gateway").and_then(|gateway| gateway.find_subcommand("run"));
+    run.expect("the tree has `gateway run`")
+        .get_arguments()
+        .filter_map(|arg| Some((arg.get_long()?.to_owned(), arg.get_action().takes_values())))
+        .filter(|(name, _)| !["help", "version"].contains(&name.as_str()))
+        .collect()
+}
+
 #[test]
 fn every_option_has_a_row() {
-    let tree = openclaw_cli::command();
-    let run = tree.find_subcommand("gateway").and_then(|gateway| gateway.find_subcommand("run"));
-    let run = run.expect("the tree has `gateway run`");
-    let options: BTreeSet<&str> = run
-        .get_arguments()
-        .filter(|arg| !arg.is_global_set())
-        .filter_map(|arg| arg.get_long())
-        .filter(|name| !["help", "version"].contains(name))
-        .collect();
-    let rows: BTreeSet<&str> = TABLE.iter().map(|row| row.option).collect();
-    assert_eq!(rows, options, "options of `gateway run` and rows of the table");
+    let rows: Vec<&str> = TABLE.iter().map(|row| row.option).collect();
+    let known: BTreeSet<String> = rows.iter().map(|row| (*row).to_owned()).collect();
+    assert_eq!(known, options().into_keys().collect(), "options of `gateway run` and rows of the table");
+    assert_eq!(known.len(), rows.len(), "one row for each");
+}
+
+#[test]
+fn an_option_takes_a_value_or_none() {
+    let home = Home::new();
+    for (option, takes_value) in options() {
+        let (given, words) = match takes_value {
+            true => (format!("--{option}"), "a value is required"),
+            false => (format!("--{option}=yes"), "unexpected value 'yes'"),
+        };
+        let refused = home.run(["gateway", "run", &given]);
+        assert!(refused.refused(2).contains(words), "{given}: {refused:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::{
     stream_json::Lines,
     thinking::{self, Manner},
 };
+use crate::config::env::SECRETS;
 
 /// How long a process may take to end after its last word, and its output after its end.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
@@ -26,8 +27,6 @@ const LEAVE_GRACE: Duration = Duration::from_secs(2);
 const MAX_LINE_BYTES: usize = 16 << 20;
 /// How much of the end of its stderr is kept for the error.
 const KEPT_STDERR_BYTES: usize = 4096;
-/// The gateway's own secrets, which no child gets.
-const NEVER_PASSED: [&str; 2] = [crate::config::env::GATEWAY_TOKEN, crate::config::env::GATEWAY_PASSWORD];
 
 /// One command-line back end.
 #[derive(Debug)]
@@ -274,7 +273,7 @@ impl Cli {
         let settings = &self.settings;
         let mut command = Command::new(&settings.command);
         command.args(&settings.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in settings.clear_env.iter().map(String::as_str).chain(NEVER_PASSED) {
+        for name in settings.clear_env.iter().map(String::as_str).chain(SECRETS) {
             command.env_remove(name);
         }
         for (name, value) in &settings.env {

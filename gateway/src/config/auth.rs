@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AuthMode, BindMode, Config, ConfigError, Env, Locations, Note, ServeOptions, Source, Sourced, env,
-    file::substitute_secret, serve::flag,
+    AuthMode, BindMode, Config, ConfigError, Env, Locations, Note, ServeOptions, Source, Sourced,
+    TailscaleMode, env, file::substitute_secret, serve::flag,
 };
 use crate::{
     settings::Auth,
@@ -121,14 +121,22 @@ pub struct Candidate {
     pub reason: Option<String>,
 }
 
-/// What callers must present. `exposed` is an address beyond loopback, if there is one, and who asked for it. In a
-/// rehearsal no token is made.
+/// Who reaches the gateway, beside programs on its own machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// An address beyond loopback, if there is one, and who asked for it.
+    pub(super) exposed: Option<(IpAddr, &'a Sourced<BindMode>)>,
+    /// To whom tailscale makes it known, if to anybody.
+    pub(super) tailscale: Option<&'a Sourced<TailscaleMode>>,
+}
+
+/// What callers must present to a gateway that is reached so.
 pub(super) fn resolve(
     locations: &Locations,
     config: &Config,
     env: &Env,
     options: &ServeOptions,
-    exposed: Option<(IpAddr, &Sourced<BindMode>)>,
+    reach: Reach<'_>,
     purpose: Purpose,
 ) -> Result<(Auth, Vec<Note>, Option<String>), ConfigError> {
     let make = || match purpose {
@@ -137,7 +145,7 @@ pub(super) fn resolve(
             Ok(read_token(locations.state())?.unwrap_or_else(|| "(made at the start)".into()))
         }
     };
-    let decided = decide(locations, config, env, options, exposed, make)?;
+    let decided = decide(locations, config, env, options, reach, make)?;
     let mut notes = vec![Note::new("auth", &decided.mode)];
     if let Some((kind, source)) = decided.used {
         notes.push(Note { name: kind.name(), value: "(secret)".to_owned(), source });
@@ -168,7 +176,7 @@ fn decide(
     config: &Config,
     env: &Env,
     options: &ServeOptions,
-    exposed: Option<(IpAddr, &Sourced<BindMode>)>,
+    reach: Reach<'_>,
     make: impl FnOnce() -> Result<SecretString, ConfigError>,
 ) -> Result<Decided, ConfigError> {
     let token = || {
@@ -178,6 +186,8 @@ fn decide(
         let (flag, file) = (options.password.as_ref(), config.gateway.auth.password.as_ref());
         secret("--password", flag, file, env::GATEWAY_PASSWORD, env)
     };
+    let Reach { exposed, tailscale } = reach;
+    let is_exposed = exposed.is_some() || tailscale.is_some();
     let refuse_exposed = |lack| match exposed {
         Some((address, bind)) => {
             Err(ConfigError::Exposed { address, bind: bind.value, origin: bind.source.clone(), lack })
@@ -195,6 +205,24 @@ fn decide(
             (_, None) => Sourced::default(AuthMode::Token),
         },
     };
+    match (tailscale, mode.value) {
+        (Some(tailscale), _)
+            if tailscale.value == TailscaleMode::Funnel && mode.value != AuthMode::Password =>
+        {
+            return Err(ConfigError::FunnelWithoutPassword {
+                tailscale: tailscale.source.clone(),
+                mode: mode.value,
+                origin: mode.source,
+            });
+        }
+        (Some(tailscale), AuthMode::None) => {
+            return Err(ConfigError::TailscaleNoAuth {
+                tailscale: tailscale.source.clone(),
+                origin: mode.source,
+            });
+        }
+        _ => {}
+    }
     let mut warning = None;
     let (auth, used) = match mode.value {
         AuthMode::None => {
@@ -208,7 +236,7 @@ fn decide(
         AuthMode::Token => {
             let token = match token()? {
                 Some(token) => {
-                    warning = ensure_strong(SecretKind::Token, &token, exposed.is_some())?;
+                    warning = ensure_strong(SecretKind::Token, &token, is_exposed)?;
                     token
                 }
                 None => {
@@ -222,7 +250,7 @@ fn decide(
         AuthMode::Password => {
             let password =
                 password()?.ok_or_else(|| ConfigError::NoPassword { mode: mode.source.clone() })?;
-            warning = ensure_strong(SecretKind::Password, &password, exposed.is_some())?;
+            warning = ensure_strong(SecretKind::Password, &password, is_exposed)?;
             (Auth::Password(password.value), Some((SecretKind::Password, password.source)))
         }
         AuthMode::TrustedProxy => {
@@ -285,8 +313,9 @@ pub fn explain_auth(locations: &Locations, config: &Config, env: &Env, options: 
     let exposed = super::serve::exposed_host(config, env, &bind);
     // What the start would make is nobody's secret yet.
     let make = || Ok(read_token(locations.state())?.unwrap_or_else(|| String::new().into()));
-    let exposed = exposed.map(|host| (host, &bind));
-    let (decided, refusal) = match decide(locations, config, env, options, exposed, make) {
+    let tailscale = super::serve::tailscale_mode(config, options);
+    let reach = Reach { exposed: exposed.map(|host| (host, &bind)), tailscale: tailscale.as_ref() };
+    let (decided, refusal) = match decide(locations, config, env, options, reach, make) {
         Ok(decided) => (Some(decided), None),
         Err(refusal) => (None, Some(refusal)),
     };

@@ -310,8 +310,8 @@ impl<'a> Sources<'a> {
         substitute_secret(secret, self.all_env()?).map(Some)
     }
 
-    /// For a gateway on this machine: flag, its own section of the file, environment, the section for a remote one,
-    /// the generated token.
+    /// For a gateway on this machine: flag, its own section of the file, environment, the generated token, the section
+    /// for a remote one.
     fn local_credential(&self) -> Result<Credential, ConfigError> {
         if let Some(flag) = self.flag() {
             return Ok(Some(flag));
@@ -331,12 +331,13 @@ impl<'a> Sources<'a> {
             credential = variable(self.all_env()?, env::GATEWAY_PASSWORD)?;
         }
         if credential.is_none() {
-            credential = self.key(remote.token.as_ref().or(remote.password.as_ref()))?;
-        }
-        if credential.is_none() {
+            // Made by the gateway that runs here: what is meant for another one comes after it.
             let state = self.locations.state();
             let source = Source::Generated { path: state.token_file() };
             credential = read_token(state)?.map(|token| Sourced::new(token, source));
+        }
+        if credential.is_none() {
+            credential = self.key(remote.token.as_ref().or(remote.password.as_ref()))?;
         }
         Ok(credential)
     }
@@ -416,6 +417,7 @@ mod tests {
                 dialects: vec!["jsonrpc".to_owned()],
                 started_at_ms: 4_102_444_800_000,
                 tls_fingerprint: None,
+                tailscale_url: None,
             };
             record.write(self.locations().state()).expect("it writes");
         }

@@ -29,6 +29,8 @@ pub const GATEWAY_URL: &str = "OPENCLAW_GATEWAY_URL";
 pub const GATEWAY_TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
 /// The password that callers present; the configuration and the flags come before it.
 pub const GATEWAY_PASSWORD: &str = "OPENCLAW_GATEWAY_PASSWORD";
+/// The gateway's own secrets: no program that it starts gets them.
+pub const SECRETS: [&str; 2] = [GATEWAY_TOKEN, GATEWAY_PASSWORD];
 /// Whether a gateway stays unannounced: `1` for yes, `0` to announce it in a container too.
 pub const DISABLE_BONJOUR: &str = "OPENCLAW_DISABLE_BONJOUR";
 /// The host's name in announcements, instead of the system's.

@@ -124,6 +124,7 @@ impl Machine {
                 dialects: Vec::new(),
                 started_at_ms: 4_102_444_800_000,
                 tls_fingerprint: None,
+                tailscale_url: None,
             };
             record.write(locations.state()).expect("it writes");
         }

@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     AuthMode, BindMode, Config, ConfigError, ConsoleStyle, Env, GatewayMode, Locations, LogLevel, ReloadMode,
-    Source, Sourced, UnknownName, announcement,
+    Source, Sourced, TailscaleMode, UnknownName, announcement,
     auth::{self, Purpose},
     env,
     file::{port, substitute, unknown_name},
@@ -48,6 +48,10 @@ pub struct ServeOptions {
     pub token: Option<SecretString>,
     /// `--password`. Without `--auth` it also means password mode.
     pub password: Option<SecretString>,
+    /// `--tailscale`.
+    pub tailscale: Option<TailscaleMode>,
+    /// `--tailscale-reset-on-exit`.
+    pub tailscale_reset_on_exit: bool,
     /// `--allow-unconfigured`: start although the configuration does not ask for a gateway on this machine.
     pub allow_unconfigured: bool,
     /// `--log-level`: of the file and the console.
@@ -70,6 +74,9 @@ pub struct Resolved {
     pub settings: Settings,
     /// How it logs.
     pub log: LogSettings,
+    /// How tailscale is to make it known; absent when it is not to. [`Settings::proxy`] is for whoever asks tailscale:
+    /// only that knows the name.
+    pub tailscale: Option<TailscaleSettings>,
     /// Whether a signal may restart it.
     pub allows_restart: bool,
     /// What it does when the configuration file changes.
@@ -78,6 +85,15 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// What looks odd but is not refused, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// How tailscale makes a gateway known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailscaleSettings {
+    /// To whom; never off.
+    pub mode: TailscaleMode,
+    /// Whether tailscale is told to forget all it serves when the gateway ends.
+    pub reset_on_exit: bool,
 }
 
 /// How a gateway logs. The path of the file is in [`Settings`].
@@ -188,7 +204,18 @@ fn resolve_on(
     let hosts = bind_hosts(host, config, env, &bind)?;
     let exposed = hosts.iter().copied().find(|host| !host.is_loopback());
     let exposed = exposed.map(|host| (host, &bind));
-    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, exposed, purpose)?;
+    let tailscale = tailscale_mode(config, options);
+    if let Some(((address, bind), tailscale)) = exposed.zip(tailscale.as_ref()) {
+        return Err(ConfigError::TailscaleBind {
+            mode: tailscale.value,
+            tailscale: tailscale.source.clone(),
+            address,
+            bind: bind.value,
+            origin: bind.source.clone(),
+        });
+    }
+    let reach = auth::Reach { exposed, tailscale: tailscale.as_ref() };
+    let (auth, auth_notes, auth_warning) = auth::resolve(locations, config, env, options, reach, purpose)?;
     let log_file = match &config.logging.file {
         Some(file) => path_of(file, config, env)?,
         None => Sourced::default(locations.state().log_file()),
@@ -221,6 +248,7 @@ fn resolve_on(
         Note::new("bind", &bind),
     ];
     notes.extend(auth_notes);
+    notes.extend(tailscale.iter().map(|mode| Note::new("tailscale", mode)));
     notes.push(Note {
         name: "announced",
         value: if mdns.value.is_some() { "yes" } else { "no" }.to_owned(),
@@ -232,6 +260,11 @@ fn resolve_on(
         source: log_file.source.clone(),
     });
     Ok(Resolved {
+        tailscale: tailscale.map(|mode| TailscaleSettings {
+            mode: mode.value,
+            reset_on_exit: options.tailscale_reset_on_exit
+                || config.gateway.tailscale.reset_on_exit.as_ref().is_some_and(|reset| reset.value),
+        }),
         settings: Settings {
             listen: hosts.into_iter().map(|host| SocketAddr::new(host, port.value)).collect(),
             auth,
@@ -240,6 +273,7 @@ fn resolve_on(
             config_file: config.path.to_path_buf(),
             auto_approve_local: is_on(&config.gateway.nodes.pairing.auto_approve_local),
             trust: Trust { origins: config.allowed_origins(), proxies: config.trusted_proxies() },
+            proxy: None,
             log_file: log_file.value,
             agents,
             discovery: mdns.value,
@@ -315,6 +349,13 @@ pub(super) fn bind_mode(config: &Config, options: &ServeOptions) -> Sourced<Bind
     flag("--bind", options.bind)
         .or_else(|| config.gateway.bind.clone())
         .unwrap_or_else(|| Sourced::default(BindMode::Loopback))
+}
+
+/// To whom tailscale makes the gateway known, if to anybody.
+pub(super) fn tailscale_mode(config: &Config, options: &ServeOptions) -> Option<Sourced<TailscaleMode>> {
+    flag("--tailscale", options.tailscale)
+        .or_else(|| config.gateway.tailscale.mode.clone())
+        .filter(|mode| mode.value != TailscaleMode::Off)
 }
 
 /// The first address beyond loopback that a bind mode means on this machine, if it means one.
@@ -429,10 +470,13 @@ fn bind_hosts(
         BindMode::Lan => Ok(everywhere()),
         BindMode::Auto if host.is_container => Ok(everywhere()),
         BindMode::Auto => Ok(host.loopback()),
-        BindMode::Tailnet => match host.addresses.iter().copied().find(is_tailnet) {
-            Some(address) => Ok(vec![address]),
-            None => Err(ConfigError::NoTailnet { origin: bind.source.clone() }),
-        },
+        BindMode::Tailnet => {
+            let own = host.addresses.iter().copied().filter(is_tailnet);
+            match own.min_by_key(IpAddr::is_ipv6) {
+                Some(address) => Ok(vec![address]),
+                None => Err(ConfigError::NoTailnet { origin: bind.source.clone() }),
+            }
+        }
         BindMode::Custom => {
             let Some(custom) = &config.gateway.custom_bind_host else {
                 return Err(ConfigError::NoCustomHost { origin: bind.source.clone() });
@@ -450,14 +494,14 @@ fn bind_hosts(
     }
 }
 
-/// Whether an address is in 100.64.0.0/10, where tailscale gives each machine its own.
+/// Whether an address is in 100.64.0.0/10 or fd7a:115c:a1e0::/48, where tailscale gives each machine its own.
 pub(super) fn is_tailnet(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
             first == 100 && (64..128).contains(&second)
         }
-        IpAddr::V6(_) => false,
+        IpAddr::V6(v6) => v6.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0],
     }
 }
 
@@ -787,13 +831,53 @@ mod tests {
     }
 
     #[test]
+    fn a_tailnet_without_ipv4_has_an_address_too() {
+        let start = Start::with(|start| {
+            let addresses = ["fe80::1", "fd7a:115c:a1e1::1", "fd7a:115c:a1e0::7"];
+            start.host.addresses = addresses.map(|text| text.parse().expect("an address")).to_vec();
+        });
+        let resolved =
+            start.resolve("{gateway: {mode: 'local', bind: 'tailnet', auth: {token: '0123456789abcdef'}}}");
+        assert_eq!(listen(&resolved.expect("it starts")), ["[fd7a:115c:a1e0::7]:18789"]);
+    }
+
+    #[test]
+    fn tailscale_is_asked_by_the_flag_then_by_the_file() {
+        let file = |tailscale: &str| {
+            let auth = "auth: {mode: 'password', password: 'correct horse'}";
+            format!("{{gateway: {{mode: 'local', {auth}, tailscale: {{{tailscale}}}}}}}")
+        };
+        for (flag, reset, config, expected) in [
+            (None, false, "", None),
+            (None, false, "mode: 'off', resetOnExit: true", None),
+            (None, false, "mode: 'serve'", Some((TailscaleMode::Serve, false))),
+            (None, false, "mode: 'funnel', resetOnExit: true", Some((TailscaleMode::Funnel, true))),
+            (None, true, "mode: 'funnel'", Some((TailscaleMode::Funnel, true))),
+            (Some(TailscaleMode::Serve), false, "mode: 'funnel'", Some((TailscaleMode::Serve, false))),
+            (Some(TailscaleMode::Off), true, "mode: 'funnel'", None),
+        ] {
+            let start = Start::with(|start| {
+                start.options.tailscale = flag;
+                start.options.tailscale_reset_on_exit = reset;
+            });
+            let found = start.resolve(&file(config)).expect("it starts").tailscale;
+            assert_eq!(found.map(|found| (found.mode, found.reset_on_exit)), expected, "{config}");
+        }
+        let container = Start::with(|start| start.host.is_container = true);
+        let (told, hint) =
+            container.error(&file("mode: 'serve'").replace("mode: 'local'", "mode: 'local', bind: 'auto'"));
+        assert!(told.contains("is to listen on 0.0.0.0") && hint.contains("--bind loopback"), "{told}");
+        assert!(Start::new().error(&file("mode: 'on'")).0.contains("gateway.tailscale.mode"));
+    }
+
+    #[test]
     fn a_bind_mode_without_its_address_is_refused() {
         let start = Start::with(|start| start.host.addresses.truncate(3));
         for (config, sentence, hint) in [
             (
                 "{gateway: {mode: 'local', bind: 'tailnet'}}",
                 "the bind mode is \"tailnet\" (gateway.bind in FILE), and no network interface has an address \
-                 in 100.64.0.0/10",
+                 in 100.64.0.0/10 or fd7a:115c:a1e0::/48",
                 "start tailscale first, or pass --bind loopback",
             ),
             (

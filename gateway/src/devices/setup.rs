@@ -195,15 +195,17 @@ pub(crate) enum NoPlace {
     Exposed(String),
 }
 
-/// Where a device finds the gateway: at `public_url`, else at an address that it listens on. `certificate` is the
-/// fingerprint of its own certificate, where the port speaks TLS.
+/// Where a device finds the gateway: at `public_url`, else at a proxy's `proxy_url`, else at an address that it listens
+/// on. `certificate` is the fingerprint of its own certificate, where the port speaks TLS.
 pub(crate) fn place(
     public_url: Option<&str>,
+    proxy_url: Option<&str>,
     listens_on: &[SocketAddr],
     certificate: Option<String>,
 ) -> Result<Place, NoPlace> {
-    let (url, source, certificate) = match public_url {
-        Some(url) => (web_socket_url(url).ok_or(NoPlace::NotAUrl)?, "publicUrl", None),
+    let given = public_url.map(|url| (url, "publicUrl")).or(proxy_url.map(|url| (url, "proxy")));
+    let (url, source, certificate) = match given {
+        Some((url, source)) => (web_socket_url(url).ok_or(NoPlace::NotAUrl)?, source, None),
         None => {
             let reachable = listens_on.iter().filter(|address| !address.ip().is_loopback());
             let reachable = reachable.filter_map(|address| {
@@ -264,7 +266,7 @@ mod tests {
         let mut codes = SetupCodes::default();
         let (now, url) = (TimestampMs(1_000), "wss://192.168.0.7:18789");
         let place =
-            place(None, &[([192, 168, 0, 7], 18789).into()], Some("ab12".to_owned())).expect("a place");
+            place(None, None, &[([192, 168, 0, 7], 18789).into()], Some("ab12".to_owned())).expect("a place");
         let (code, issued) = issue(&place, SetupAccess::Limited, now).expect("there is randomness");
         codes.put(code);
         let content = URL_SAFE_NO_PAD.decode(&issued.setup_code).expect("it is base64url");
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn few_codes_are_kept_and_none_for_ever() {
         let mut codes = SetupCodes::default();
-        let place = place(Some("wss://a"), &[], None).expect("a place");
+        let place = place(Some("wss://a"), None, &[], None).expect("a place");
         let mut ids = Vec::new();
         for _ in 0..MAX_CODES + 1 {
             let (code, issued) = issue(&place, SetupAccess::Node, TimestampMs(0)).expect("randomness");
@@ -306,11 +308,14 @@ mod tests {
         let lan: SocketAddr = ([192, 168, 0, 7], 18789).into();
         let loopback: SocketAddr = ([127, 0, 0, 1], 18789).into();
         let url = |given: Option<&str>, listens_on: &[SocketAddr]| {
-            place(given, listens_on, None).map(|place| (place.url, place.source, place.is_private))
+            place(given, None, listens_on, None).map(|place| (place.url, place.source, place.is_private))
         };
         let found = |url: &str, source, is_private| Ok((url.to_owned(), source, is_private));
         assert_eq!(url(None, &[loopback, lan]), found("ws://192.168.0.7:18789", "gateway.bind", false));
         assert_eq!(url(None, &[loopback]), Err(NoPlace::LoopbackOnly));
+        let proxied = place(None, Some("wss://ada.tail1.ts.net"), &[loopback], Some("ab12".to_owned()));
+        let proxied = proxied.map(|place| (place.url, place.source, place.certificate));
+        assert_eq!(proxied, Ok(("wss://ada.tail1.ts.net".to_owned(), "proxy", None)));
         for (given, expected) in [
             ("https://a.example/", found("wss://a.example", "publicUrl", true)),
             ("wss://a.example:444/x/", found("wss://a.example:444/x", "publicUrl", true)),

@@ -642,7 +642,7 @@ async fn what_was_decided_survives_a_restart() {
 #[tokio::test]
 async fn a_setup_code_survives_a_restart_and_is_good_once_all_the_same() {
     let bench = Bench::token();
-    let place = setup::place(Some("wss://gateway.example.com"), &[], None).expect("a place");
+    let place = setup::place(Some("wss://gateway.example.com"), None, &[], None).expect("a place");
     let issued = bench.devices.issue_setup_code(&place, SetupAccess::Node).await.expect("it is stored");
     let content = URL_SAFE_NO_PAD.decode(&issued.setup_code).expect("it is base64url");
     let content: Value = serde_json::from_slice(&content).expect("it is JSON");

@@ -34,6 +34,7 @@ pub use self::{
     filter::{BadFilter, LogFilter},
     follow::LogFollower,
     layer::LogLayer,
+    mask::mask,
     redact::{BadPattern, Redactor},
     tail::LogReader,
 };

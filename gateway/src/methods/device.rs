@@ -75,8 +75,9 @@ impl DeviceServer for Handlers {
         let listens_on = late.map_or(&[][..], |late| &late.addresses);
         let certificate = late.and_then(|late| Some(late.tls.as_ref()?.fingerprints().certificate));
         let public_url = params.public_url.as_ref().map(Text::as_str);
-        let place =
-            setup::place(public_url, listens_on, certificate).map_err(|error| refuse(no_place(&error)))?;
+        let proxy_url = late.and_then(|late| late.proxy_url.as_deref());
+        let place = setup::place(public_url, proxy_url, listens_on, certificate);
+        let place = place.map_err(|error| refuse(no_place(&error)))?;
         let wanted = match params.bootstrap_profile {
             None => SetupAccess::Full,
             Some(BootstrapProfile::Limited) => SetupAccess::Limited,

@@ -12,7 +12,7 @@ use http::{
 };
 
 use crate::{
-    caller::{Caller, Page},
+    caller::{Caller, Entrance, Page},
     trust::{self, Trust},
 };
 
@@ -49,18 +49,26 @@ pub(crate) enum Refused {
          and have it set X-Forwarded-For"
     )]
     Proxy,
+    /// The port for a proxy was found by somebody else, or the proxy does not say whom it speaks for.
+    #[error(
+        "this port is for a proxy that names the client in X-Forwarded-For, and the request names none: call the \
+         gateway's own port"
+    )]
+    NoClient,
 }
 
 impl Guard {
-    /// The guard of a machine of this name.
-    pub(crate) fn new(hostname: &str, trust: Trust) -> Self {
+    /// The guard of a machine of this name, which a proxy also makes known as the host of `proxy_url`.
+    pub(crate) fn new(hostname: &str, proxy_url: Option<&str>, trust: Trust) -> Self {
         let hostname = hostname.to_ascii_lowercase();
         let first = hostname.split('.').next().unwrap_or_default();
-        let names = if first.is_empty() {
+        let mut names = if first.is_empty() {
             Vec::new()
         } else {
             vec![format!("{first}.local"), format!("{hostname}.local"), first.to_owned(), hostname]
         };
+        let of_proxy = proxy_url.and_then(trust::authority).and_then(trust::host_of);
+        names.extend(of_proxy.map(str::to_ascii_lowercase));
         Self { names, trust }
     }
 
@@ -92,27 +100,35 @@ impl Guard {
         Ok(if is_own { Page::Own } else { Page::Foreign })
     }
 
-    /// Who is behind a request of `page` that came from `peer`.
-    pub(crate) fn caller(&self, headers: &HeaderMap, peer: IpAddr, page: Page) -> Result<Caller, Refused> {
+    /// Who is behind a request of `page` that came from `peer`, through `entrance`.
+    pub(crate) fn caller(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        entrance: Entrance,
+        page: Page,
+    ) -> Result<Caller, Refused> {
         let ip = peer.to_canonical();
         let is_trusted = |ip: IpAddr| self.trust.proxies.iter().any(|proxy| proxy.contains(ip));
-        if !is_forwarded(headers) {
-            return Ok(Caller { ip, is_local: ip.is_loopback(), page });
-        }
-        if !is_trusted(ip) {
+        let refused = match entrance {
+            Entrance::Own if !is_forwarded(headers) => {
+                return Ok(Caller { ip, is_local: ip.is_loopback(), page });
+            }
             // From elsewhere the headers are mere words: the peer counts as the client, and is not local anyway.
-            return if ip.is_loopback() {
-                Err(Refused::Proxy)
-            } else {
-                Ok(Caller { ip, is_local: false, page })
-            };
-        }
-        let chain = forwarded_for(headers).ok_or(Refused::Proxy)?;
+            Entrance::Own if !is_trusted(ip) && !ip.is_loopback() => {
+                return Ok(Caller { ip, is_local: false, page });
+            }
+            Entrance::Own if !is_trusted(ip) => return Err(Refused::Proxy),
+            Entrance::Own => Refused::Proxy,
+            // Whoever else finds the port can only make itself less than it is on the gateway's own.
+            Entrance::Proxy => Refused::NoClient,
+        };
+        let Some(chain) = forwarded_for(headers) else { return Err(refused) };
         // Each proxy appends whom it saw: from the end, the first that is no proxy of ours is the client.
         let client = chain.iter().rev().find(|ip| !is_trusted(**ip)).or(chain.first()).copied();
         match client {
             Some(ip) if !ip.is_loopback() => Ok(Caller { ip, is_local: false, page }),
-            _ => Err(Refused::Proxy),
+            _ => Err(refused),
         }
     }
 
@@ -159,7 +175,7 @@ mod tests {
             origins: origins.iter().map(|origin| origin.parse().expect("an origin")).collect(),
             proxies: proxies.iter().map(|proxy| proxy.parse().expect("a network")).collect(),
         };
-        Guard::new("Ada.example.org", trust)
+        Guard::new("Ada.example.org", Some("wss://Ada.headscale.example"), trust)
     }
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
@@ -183,6 +199,7 @@ mod tests {
             (&[("host", "ADA.example.org"), ("origin", "http://ada.EXAMPLE.org")], own()),
             (&[("host", "ada.local:1"), ("origin", "http://ada.local:1")], own()),
             (&[("host", "ada.tail1.ts.net"), ("origin", "https://ada.tail1.ts.net")], own()),
+            (&[("host", "ada.headscale.example"), ("origin", "https://ada.headscale.example")], own()),
             (&[("host", "a.localhost:1"), ("origin", "http://a.localhost:1")], own()),
             (&[("host", "localhost."), ("origin", "http://localhost.")], own()),
             (&[("host", "127.0.0.1:1"), ("origin", "https://ui.example.com")], own()),
@@ -219,7 +236,9 @@ mod tests {
         let remote: IpAddr = [192, 0, 2, 9].into();
         let client: IpAddr = [198, 51, 100, 7].into();
         let told = |guard: &Guard, peer, given: &[(&'static str, &str)]| {
-            guard.caller(&headers(given), peer, Page::None).map(|caller| (caller.ip, caller.is_local))
+            guard
+                .caller(&headers(given), peer, Entrance::Own, Page::None)
+                .map(|caller| (caller.ip, caller.is_local))
         };
         let strict = guard(&[], &[]);
         assert_eq!(told(&strict, local, &[]), Ok((local, true)));
@@ -243,5 +262,24 @@ mod tests {
         assert_eq!(told(&trusting, local, &[("x-real-ip", "198.51.100.7")]), Err(Refused::Proxy));
         let twice = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "198.51.100.7")];
         assert_eq!(told(&trusting, local, &twice), Ok((client, false)));
+    }
+
+    #[test]
+    fn whoever_comes_in_by_the_port_of_a_proxy_is_whom_the_proxy_names() {
+        let guard = guard(&[], &[]);
+        let told = |given: &[(&'static str, &str)]| {
+            let caller = guard.caller(&headers(given), [127, 0, 0, 1].into(), Entrance::Proxy, Page::None);
+            caller.map(|caller| (caller.ip.to_string(), caller.is_local))
+        };
+        for (given, seen) in [
+            (&[("x-forwarded-for", "100.64.0.7")][..], Ok(("100.64.0.7".to_owned(), false))),
+            (&[("x-forwarded-for", "6.6.6.6, 100.64.0.7")], Ok(("100.64.0.7".to_owned(), false))),
+            (&[("x-forwarded-for", "127.0.0.1")], Err(Refused::NoClient)),
+            (&[("x-forwarded-for", "::1")], Err(Refused::NoClient)),
+            (&[("x-forwarded-proto", "https")], Err(Refused::NoClient)),
+            (&[], Err(Refused::NoClient)),
+        ] {
+            assert_eq!(told(given), seen, "{given:?}");
+        }
     }
 }

@@ -41,7 +41,7 @@ use super::{
     websocket::{self, Dialect},
 };
 use crate::{
-    caller::{Caller, Page},
+    caller::{Caller, Entrance, Page},
     connection::{Connection, Transport},
     lockout::{self, CredentialKind},
     methods,
@@ -99,6 +99,7 @@ impl Wish {
 pub(crate) struct Service {
     shared: Arc<Shared>,
     remote: SocketAddr,
+    entrance: Entrance,
     router: Router,
     /// The connection's place among the open ones; moves on to its WebSocket.
     permit: Arc<OwnedSemaphorePermit>,
@@ -108,10 +109,11 @@ impl Service {
     pub(crate) fn new(
         shared: Arc<Shared>,
         remote: SocketAddr,
+        entrance: Entrance,
         router: Router,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { shared, remote, router, permit: Arc::new(permit) }
+        Self { shared, remote, entrance, router, permit: Arc::new(permit) }
     }
 }
 
@@ -128,14 +130,16 @@ impl tower::Service<http::Request<hyper::body::Incoming>> for Service {
         let mut request = request.map(Body::new);
         let wish = Wish::of(&request);
         let answer =
-            look(request.headers(), wish, &self.shared, self.remote).and_then(|requester| match wish {
-                Wish::JsonRpc | Wish::Frames => {
-                    upgrade(request, wish == Wish::JsonRpc, &self.shared, requester, &self.permit)
-                        .map(Answer::Ready)
-                }
-                Wish::Post | Wish::Read => {
-                    request.extensions_mut().insert(requester);
-                    Ok(Answer::Routed(self.router.clone(), request))
+            look(request.headers(), wish, &self.shared, self.remote, self.entrance).and_then(|requester| {
+                match wish {
+                    Wish::JsonRpc | Wish::Frames => {
+                        upgrade(request, wish == Wish::JsonRpc, &self.shared, requester, &self.permit)
+                            .map(Answer::Ready)
+                    }
+                    Wish::Post | Wish::Read => {
+                        request.extensions_mut().insert(requester);
+                        Ok(Answer::Routed(self.router.clone(), request))
+                    }
                 }
             });
         let shared = Arc::clone(&self.shared);
@@ -188,6 +192,7 @@ fn look(
     wish: Wish,
     shared: &Shared,
     remote: SocketAddr,
+    entrance: Entrance,
 ) -> Result<Requester, Box<Refusal>> {
     let refuse = |refused: &Refused| {
         tracing::warn!(%remote, reason = %refused, "a request was turned away");
@@ -213,7 +218,7 @@ fn look(
         // Who looks at what everyone may see need not be known.
         Wish::Read => Caller { ip: remote.ip().to_canonical(), is_local: false, page },
         Wish::JsonRpc | Wish::Frames | Wish::Post => {
-            guard.caller(headers, remote.ip(), page).map_err(|refused| refuse(&refused))?
+            guard.caller(headers, remote.ip(), entrance, page).map_err(|refused| refuse(&refused))?
         }
     };
     Ok(Requester(remote, caller))
@@ -223,7 +228,7 @@ fn look(
 fn turned_away(refused: &Refused, wish: Wish) -> Response {
     match (refused, wish) {
         // wire.md section 1.
-        (Refused::Proxy, Wish::Frames) => {
+        (Refused::Proxy | Refused::NoClient, Wish::Frames) => {
             let error = json!({ "type": "proxy_attribution_required", "message": refused.to_string() });
             (StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response()
         }

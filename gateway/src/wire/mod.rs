@@ -36,7 +36,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{guard::Guard, stream::Stream};
-use crate::{auth::CurrentAuth, context::Context, dispatcher::Dispatcher, settings::LiveLimits, tls::Tls};
+use crate::{
+    auth::CurrentAuth, caller::Entrance, context::Context, dispatcher::Dispatcher, settings::LiveLimits,
+    tls::Tls,
+};
 
 /// Reads a message of a frame connection that is past its handshake.
 pub(crate) fn decode_frame(text: &str) -> crate::decoders::Frame {
@@ -108,7 +111,7 @@ impl Shared {
 }
 
 /// Accepts connections until the gateway stops.
-pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
+pub(crate) async fn listen(listener: Arc<TcpListener>, entrance: Entrance, shared: Arc<Shared>) {
     let router = http::router(&shared);
     loop {
         let accepted = tokio::select! {
@@ -118,7 +121,7 @@ pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => accept(stream, remote, &shared, router.clone()),
+            Ok((stream, remote)) => accept(stream, remote, entrance, &shared, router.clone()),
             Err(error) => {
                 // Out of descriptors, or the peer has gone already: neither ends the gateway.
                 tracing::warn!(%error, "accepting a connection failed");
@@ -128,17 +131,24 @@ pub(crate) async fn listen(listener: Arc<TcpListener>, shared: Arc<Shared>) {
     }
 }
 
-fn accept(stream: TcpStream, remote: SocketAddr, shared: &Arc<Shared>, router: axum::Router) {
+fn accept(
+    stream: TcpStream,
+    remote: SocketAddr,
+    entrance: Entrance,
+    shared: &Arc<Shared>,
+    router: axum::Router,
+) {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         tracing::warn!(%remote, "refused: {} connections are open, the most there may be", shared.limits.load().max_connections);
         return;
     };
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let service = http::Service::new(Arc::clone(shared), remote, router, permit);
+    let service = http::Service::new(Arc::clone(shared), remote, entrance, router, permit);
     let shared_for_task = Arc::clone(shared);
     let limits = shared.limits.load_full();
-    match &shared.tls {
+    // A proxy speaks TLS with its callers.
+    match shared.tls.as_ref().filter(|_| entrance == Entrance::Own) {
         None => {
             let stream = Stream::new(stream, limits.send_timeout);
             shared.tasks.spawn(serve(stream, remote, shared_for_task, service));

@@ -65,12 +65,24 @@ names! {
         Loopback = "loopback",
         /// Every IPv4 address of this machine.
         Lan = "lan",
-        /// The machine's address in its tailnet, 100.64.0.0/10.
+        /// The machine's address in its tailnet: 100.64.0.0/10, or fd7a:115c:a1e0::/48.
         Tailnet = "tailnet",
         /// As `loopback`; in a container as `lan`, because nobody else is on its loopback.
         Auto = "auto",
         /// The address in `gateway.customBindHost`.
         Custom = "custom",
+    }
+}
+
+names! {
+    /// Who reaches a gateway through tailscale, at the name that the tailnet gives this machine.
+    TailscaleMode {
+        /// Nobody.
+        Off = "off",
+        /// The machines of the tailnet: `tailscale serve`.
+        Serve = "serve",
+        /// Everybody: `tailscale funnel`.
+        Funnel = "funnel",
     }
 }
 
@@ -149,18 +161,6 @@ names! {
         Compact = "compact",
         /// For programs: one JSON object a line.
         Json = "json",
-    }
-}
-
-names! {
-    /// How the gateway is published through Tailscale.
-    TailscaleMode {
-        /// It is not.
-        Off = "off",
-        /// To the tailnet, with `tailscale serve`.
-        Serve = "serve",
-        /// To the whole internet, with `tailscale funnel`. Needs password authentication.
-        Funnel = "funnel",
     }
 }
 

@@ -135,7 +135,7 @@ pub struct DevicePairSetupCodeResult {
     pub gateway_url: String,
     /// What the gateway asks of others: `token` or `password`.
     pub auth: String,
-    /// Where that URL comes from: `publicUrl` or `gateway.bind`.
+    /// Where that URL comes from: `publicUrl`, `proxy` for tailscale's, or `gateway.bind`.
     pub url_source: String,
     /// What the device becomes.
     pub access: SetupAccess,
