@@ -90,8 +90,8 @@ fn a_dry_run_writes_nothing() {
     let home = home();
     let dry = home.run(["gateway", "config", "set", "agents.entries.a", "{}", "--dry-run", "--json"]).json(0);
     assert_eq!(
-        (&dry["changed"], &dry["dryRun"], &dry["waitsForRestart"]),
-        (&json!(true), &json!(true), &json!(["agents"]))
+        (&dry["changed"], &dry["dryRun"], &dry["waitsForRestart"][0]),
+        (&json!(true), &json!(true), &json!("agents"))
     );
     assert_eq!(text(&home), TEXT);
 }
