@@ -107,6 +107,9 @@ mod tests {
     #[test]
     fn an_unknown_artefact_is_refused_with_the_names_there_are() {
         let refused = Arguments::try_parse_from(["codegen", "--only", "openapi"]).expect_err("unknown");
-        assert!(refused.to_string().contains("no such artefact; one of openrpc, config, methods"), "{refused}");
+        assert!(
+            refused.to_string().contains("no such artefact; one of openrpc, config, methods"),
+            "{refused}"
+        );
     }
 }
