@@ -104,6 +104,33 @@ impl ProcessSettings {
             warnings: warnings.clone(),
         }
     }
+
+    /// What would become of `next` in a process that holds to this. `logs` says whether the process may change what it
+    /// logs.
+    pub(crate) fn differences(&self, next: &Resolved, logs: bool) -> Reloaded {
+        let (old, new) = (&self.log, &next.log);
+        let mut reloaded = Reloaded::default();
+        let logs_otherwise = old.file != new.file
+            || old.console != new.console
+            || old.max_file_bytes != new.max_file_bytes
+            || !old.redactor.has_patterns_of(&new.redactor);
+        if logs_otherwise && logs {
+            reloaded.applied.push("logging");
+        } else if logs_otherwise {
+            reloaded.waits_for_restart.push("logging");
+        }
+        if old.style != new.style {
+            // The lines on the console are made from the beginning of the process on.
+            reloaded.waits_for_restart.push("logging.consoleStyle");
+        }
+        if self.tailscale != next.tailscale {
+            reloaded.waits_for_restart.push("gateway.tailscale");
+        }
+        if self.allows_restart != next.allows_restart {
+            reloaded.applied.push("commands.restart");
+        }
+        reloaded
+    }
 }
 
 /// How settings follow from a configuration.
@@ -251,7 +278,7 @@ impl Reloader {
             state.process.warnings.clone_from(&resolved.warnings);
         }
         let is_off = resolved.reload == ReloadMode::Off && cause != Cause::Asked;
-        let mut process = inner.differences(&state, &resolved);
+        let mut process = state.process.differences(&resolved, inner.log.is_some());
         let reloaded = if is_off {
             let mut reloaded = Reloaded::between(&live.settings(), &resolved.settings);
             reloaded.waits_for_restart.append(&mut reloaded.applied);
@@ -305,32 +332,6 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         // What was taken over before a panic is in force, and noted where it matters for the next look.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What changes in how the process logs and answers signals.
-    fn differences(&self, state: &State, next: &Resolved) -> Reloaded {
-        let (old, new) = (&state.process.log, &next.log);
-        let mut reloaded = Reloaded::default();
-        let logs_otherwise = old.file != new.file
-            || old.console != new.console
-            || old.max_file_bytes != new.max_file_bytes
-            || !old.redactor.has_patterns_of(&new.redactor);
-        if logs_otherwise && self.log.is_some() {
-            reloaded.applied.push("logging");
-        } else if logs_otherwise {
-            reloaded.waits_for_restart.push("logging");
-        }
-        if old.style != new.style {
-            // The lines on the console are made from the beginning of the process on.
-            reloaded.waits_for_restart.push("logging.consoleStyle");
-        }
-        if state.process.tailscale != next.tailscale {
-            reloaded.waits_for_restart.push("gateway.tailscale");
-        }
-        if state.process.allows_restart != next.allows_restart {
-            reloaded.applied.push("commands.restart");
-        }
-        reloaded
     }
 
     fn change_process(&self, state: &mut State, next: &ProcessSettings) {

@@ -17,7 +17,7 @@ use super::{
     save::{Saved, save},
     serve::preview_settings,
 };
-use crate::{Reloaded, state::StateError};
+use crate::{Reloaded, reload::ProcessSettings, state::StateError};
 
 /// Why a configuration was not changed. In no case was anything written.
 #[derive(Debug, thiserror::Error)]
@@ -352,6 +352,9 @@ fn effect(
         .unwrap_or_default();
     let (Some(now), Some(next)) = (now, next) else { return Ok((Reloaded::default(), warnings)) };
     let mut effect = Reloaded::between(&now.settings, &next.settings);
+    let mut process = ProcessSettings::of(&now).differences(&next, true);
+    effect.applied.append(&mut process.applied);
+    effect.waits_for_restart.append(&mut process.waits_for_restart);
     if next.reload == ReloadMode::Off {
         effect.waits_for_restart.append(&mut effect.applied);
     }
@@ -551,6 +554,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::LocationFlags;
 
     fn path(text: &str) -> KeyPath {
         text.parse().expect("a path")
@@ -637,6 +641,101 @@ mod tests {
         let error = lay(text, &root, file()).expect_err("it would not read as asked");
         assert!(matches!(error, EditError::Rewrites { .. }), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("--rewrite")));
+    }
+
+    #[test]
+    fn a_change_applies_when_the_schema_says_that_it_does() {
+        let schema = keys::schema();
+        let root = keys::Key::root(&schema);
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let directory = home.path().to_str().expect("a text");
+        let env: Env = [("HOME", directory), (super::super::env::DISABLE_BONJOUR, "0")].into_iter().collect();
+        let locations = Locations::resolve(&LocationFlags::default(), &env).expect("there is a home");
+        // The value, and what else the file has to say for it to count.
+        let samples = [
+            ("gateway.port", json!(1), ""),
+            ("gateway.bind", json!("lan"), ""),
+            ("gateway.customBindHost", json!("127.0.0.2"), "gateway.bind custom"),
+            ("gateway.auth.mode", json!("password"), "gateway.auth.password correct-horse"),
+            ("gateway.auth.token", json!("another-token-another"), ""),
+            ("gateway.auth.password", json!("another-horse"), "gateway.auth.mode password"),
+            ("gateway.auth.rateLimit.maxAttempts", json!(3), ""),
+            ("gateway.auth.rateLimit.windowMs", json!(5000), ""),
+            ("gateway.auth.rateLimit.lockoutMs", json!(5000), ""),
+            ("gateway.auth.rateLimit.exemptLoopback", json!(false), ""),
+            ("gateway.tls.enabled", json!(true), ""),
+            ("gateway.nodes.pairing.autoApproveLocal", json!(false), ""),
+            ("gateway.controlUi.allowedOrigins", json!(["https://a.example"]), ""),
+            ("gateway.trustedProxies", json!(["10.0.0.1"]), ""),
+            ("gateway.tailscale.mode", json!("serve"), ""),
+            ("gateway.tailscale.resetOnExit", json!(true), "gateway.tailscale.mode serve"),
+            ("gateway.limits.maxPayloadBytes", json!(70_000), ""),
+            ("gateway.limits.maxBufferedBytes", json!(70_000_000), ""),
+            ("gateway.limits.maxConnections", json!(100), ""),
+            ("gateway.limits.maxUnauthenticated", json!(10), ""),
+            ("gateway.limits.maxInFlight", json!(10), ""),
+            ("gateway.limits.maxBatch", json!(10), ""),
+            ("gateway.limits.maxSubscriptions", json!(10), ""),
+            ("gateway.limits.authenticationTimeoutMs", json!(2000), ""),
+            ("gateway.limits.sendTimeoutMs", json!(2000), ""),
+            ("gateway.limits.callTimeoutMs", json!(2000), ""),
+            ("gateway.limits.drainTimeoutMs", json!(2000), ""),
+            ("logging.level", json!("debug"), ""),
+            ("logging.consoleLevel", json!("debug"), ""),
+            ("logging.file", json!("other.log"), ""),
+            ("logging.maxFileBytes", json!(1000), ""),
+            ("logging.consoleStyle", json!("json"), ""),
+            ("logging.redactPatterns", json!(["x+"]), ""),
+            ("logging.filters.*", json!("debug"), ""),
+            ("commands.restart", json!(false), ""),
+            ("discovery.mdns.mode", json!("full"), ""),
+            ("discovery.mdns.interfaces.allow", json!(["eth0"]), ""),
+            ("discovery.mdns.interfaces.deny", json!(["eth0"]), ""),
+        ];
+        // Others read these, or they count for a start alone.
+        let apart = [
+            "gateway.mode",
+            "gateway.tls.",
+            "gateway.remote.",
+            "gateway.reload.",
+            "discovery.wideArea.",
+            "agents.",
+            "models.",
+            "env.",
+        ];
+        for (key, _) in root.leaves() {
+            let key = keys::joined(&key);
+            let is_known = samples.iter().any(|(sample, ..)| *sample == key);
+            assert!(is_known || apart.iter().any(|apart| key.starts_with(apart)), "{key} has no sample");
+        }
+        for (key, value, beside) in samples {
+            let mut before = json!({ "gateway": { "mode": "local", "auth": {
+                "mode": "token", "token": "0123456789abcdef0123",
+            } } });
+            if let Some((at, value)) = beside.split_once(' ') {
+                path(at).set(&mut before, json!(value)).expect("it can be set");
+            }
+            if beside.contains("mode password") {
+                path("gateway.auth.password")
+                    .set(&mut before, json!("correct-horse"))
+                    .expect("it can be set");
+            }
+            if beside.contains("custom") {
+                path(key).set(&mut before, json!("127.0.0.1")).expect("it can be set");
+            }
+            let mut after = before.clone();
+            path(&key.replace('*', "store")).set(&mut after, value).expect("it can be set");
+            let (effect, warnings) = effect(&locations, &env, &before.to_string(), &after.to_string())
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
+            let parts: Vec<String> = keys::parse_path(key).expect("a path");
+            let applies = root.find(&parts).expect("a key").applies();
+            let found = (effect.applied.is_empty(), effect.waits_for_restart.is_empty());
+            let expected = match applies {
+                keys::Applies::Live => (false, true),
+                keys::Applies::Restart => (true, false),
+            };
+            assert_eq!(found, expected, "{key}: {effect:?} {warnings:?}");
+        }
     }
 
     #[test]

@@ -18,11 +18,13 @@ pub struct Logging {
     pub console_level: Option<Sourced<LogLevel>>,
     /// The log file. By default `gateway/logs/openclaw.log` in the state directory. A relative path starts at the
     /// directory of this file.
+    #[schemars(extend("x-openclaw-reload" = "restart"))]
     pub file: Option<Sourced<String>>,
     /// How large the log file grows before it is rotated, in bytes: at least 1.
     #[schemars(extend("default" = defaults::MAX_LOG_FILE_BYTES))]
     pub max_file_bytes: Option<Sourced<Bounded<1, { u64::MAX }>>>,
     /// How lines on the console look. By default `pretty` on a terminal, else `compact`.
+    #[schemars(extend("x-openclaw-reload" = "restart"))]
     pub console_style: Option<Sourced<ConsoleStyle>>,
     /// Regular expressions of what is kept out of the log, beside what looks like a secret anyway.
     pub redact_patterns: Option<Sourced<Texts>>,
