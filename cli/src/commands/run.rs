@@ -78,6 +78,12 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     let resolved = source.resolve().map_err(Failure::Error)?;
     phases.end("configuration");
     if args.force {
+        // A gateway that serves is not stopped for one that tailscale would not let start.
+        if let Some(wanted) = resolved.tailscale {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(no_threads)?;
+            runtime.block_on(tailscale::find_name(wanted.mode)).map_err(Failure::Error)?;
+        }
         takeover::make_room(&resolved.settings, printer)?;
         phases.end("make room");
     }
@@ -96,7 +102,7 @@ fn run_to_end(args: &RunArgs, global: &GlobalArgs, printer: &Printer) -> Result<
         .worker_threads(thread::available_parallelism().map_or(2, |cores| cores.get().max(2)))
         .enable_all()
         .build()
-        .map_err(|error| transient("the system gives no threads to run on").cause(error))?;
+        .map_err(no_threads)?;
     phases.end("threads");
     let exit = runtime.block_on(serve(&source, resolved, &log, phases));
     runtime.shutdown_background();
@@ -111,6 +117,10 @@ fn keep_out_of_dumps() {
     let limit = getrlimit(Resource::Core);
     // Only more than is allowed is refused.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit });
+}
+
+fn no_threads(error: io::Error) -> CliError {
+    transient("the system gives no threads to run on").cause(error)
 }
 
 /// Moves the profile `dev` out of the way, unless a person says no. Says whether it did.

@@ -241,6 +241,17 @@ fn a_gateway_that_cannot_be_made_known_does_not_start() {
 }
 
 #[test]
+fn force_stops_nobody_for_a_gateway_that_tailscale_would_not_let_start() {
+    let machine = Machine::new();
+    let plain = ["gateway", "run", "--allow-unconfigured", "--port", "0", "--token", TOKEN];
+    let _serves = Server::start(&machine.home, plain);
+    fs::write(machine.standin().join("play"), "NeedsLogin").expect("a file can be written");
+    let refused = machine.home.run(SERVE.iter().chain(&["--force"]).copied());
+    assert!(refused.refused(78).contains("not logged in"), "{refused:?}");
+    machine.home.run(["gateway", "health", "--token", TOKEN]).ok();
+}
+
+#[test]
 fn what_does_not_fit_tailscale_is_refused_before_it_is_asked() {
     for (args, words) in [
         (&["--tailscale", "serve", "--auth", "none"][..], "authentication is off (flag --auth)"),
