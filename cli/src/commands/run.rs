@@ -251,10 +251,10 @@ impl Phases {
         self.last = now;
     }
 
-    fn log(&self) {
-        for (phase, took) in &self.done {
-            tracing::debug!(target: TARGET, phase, "took {:.2} ms", took.as_secs_f64() * 1000.0);
-        }
+    /// Each step with its milliseconds.
+    fn told(&self) -> String {
+        let told = |(phase, took): &(_, Duration)| format!("{phase} {:.1}", took.as_secs_f64() * 1000.0);
+        self.done.iter().map(told).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -357,11 +357,15 @@ fn is_terminal() -> bool {
 }
 
 /// Serves until a signal asks to stop.
-async fn serve(source: &Arc<Source>, resolved: Resolved, log: &LogHandle, phases: Phases) -> Result<Exit> {
+async fn serve(
+    source: &Arc<Source>,
+    resolved: Resolved,
+    log: &LogHandle,
+    mut phases: Phases,
+) -> Result<Exit> {
     let mut signals = Signals::new()?;
     let lifecycle = Lifecycle::new();
     lifecycle.offer_restarts();
-    phases.log();
     let supervisor = Supervisor::of_process();
     let reloader = source.reloader(&resolved, log);
     let start = Start { lifecycle: &lifecycle, log, supervisor: &supervisor, reloader: &reloader };
@@ -389,6 +393,8 @@ async fn serve(source: &Arc<Source>, resolved: Resolved, log: &LogHandle, phases
             }
         }
     }
+    phases.end("gateway");
+    tracing::info!(target: TARGET, "the start in milliseconds: {}", phases.told());
     running.announce(phases.begun.elapsed());
     supervisor.ready(&running.status());
     tokio::select! {
