@@ -50,7 +50,16 @@ impl Server {
     pub(crate) fn stop(mut self, with: Signal) -> (Option<i32>, String) {
         signal(&self.child, with);
         self.stderr.read_to_string(&mut self.said).expect("stderr is text");
-        (self.child.wait().expect("it ends").code(), self.said)
+        (self.child.wait().expect("it ends").code(), std::mem::take(&mut self.said))
+    }
+}
+
+impl Drop for Server {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

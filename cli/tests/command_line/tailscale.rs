@@ -7,7 +7,6 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::symlink,
     path::Path,
-    process::Child,
     thread,
     time::{Duration, Instant},
 };
@@ -138,11 +137,6 @@ fn request(address: SocketAddr, head: &str, body: &str) -> String {
     answer
 }
 
-fn killed(mut child: Child) {
-    signal(&child, Signal::KILL);
-    child.wait().expect("it ends");
-}
-
 #[test]
 fn others_reach_the_gateway_through_a_port_that_is_for_tailscale_alone() {
     let machine = Machine::new();
@@ -244,11 +238,12 @@ fn a_gateway_that_cannot_be_made_known_does_not_start() {
 fn force_stops_nobody_for_a_gateway_that_tailscale_would_not_let_start() {
     let machine = Machine::new();
     let plain = ["gateway", "run", "--allow-unconfigured", "--port", "0", "--token", TOKEN];
-    let _serves = Server::start(&machine.home, plain);
+    let server = Server::start(&machine.home, plain);
     fs::write(machine.standin().join("play"), "NeedsLogin").expect("a file can be written");
     let refused = machine.home.run(SERVE.iter().chain(&["--force"]).copied());
     assert!(refused.refused(78).contains("not logged in"), "{refused:?}");
     machine.home.run(["gateway", "health", "--token", TOKEN]).ok();
+    assert_eq!(server.stop(Signal::TERM).0, Some(0));
 }
 
 #[test]
@@ -347,7 +342,7 @@ fn tailscale_forgets_on_every_way_out() {
 fn what_a_killed_gateway_left_is_undone() {
     let machine = Machine::new();
     let server = machine.start(&["--tailscale-reset-on-exit"]);
-    killed(server.child);
+    server.stop(Signal::KILL);
     // The command ends with the gateway; only the reset is left to do.
     assert_eq!(machine.await_asked(2)[1..], ["serve ended"]);
     let note: Value =
