@@ -148,3 +148,12 @@ fn a_directory_that_may_not_be_written_is_named() {
     );
     assert_eq!(text(&home), TEXT);
 }
+
+#[test]
+fn variables_of_the_state_directory_count_in_the_check() {
+    let home = Home::new();
+    home.write(".openclaw/.env", "MINE=0123456789abcdef0123\n");
+    home.write(".openclaw/openclaw.json", "{gateway: {mode: 'local', auth: {token: '${MINE}'}}}");
+    let set = ["gateway", "config", "set", "logging.level", "debug", "--json"];
+    assert_eq!(home.run(set).json(0)["warnings"], json!([]));
+}

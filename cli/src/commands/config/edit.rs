@@ -3,7 +3,7 @@
 use std::{fs, io::Read as _};
 
 use openclaw_gateway::{
-    config::{Edit, EditError, EditOptions, Edited, Env, KeyPath, Locations, edit_file},
+    config::{Edit, EditError, EditOptions, Edited, KeyPath, edit_file},
     state::RuntimeRecord,
 };
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::{
     error::{CliError, Fault, Result},
     exit::Exit,
     output::Printer,
+    settings::surroundings,
 };
 
 /// Puts a value into the file.
@@ -83,9 +84,7 @@ fn make(
     global: &GlobalArgs,
     printer: &Printer,
 ) -> Result<Exit> {
-    let env = Env::of_process();
-    let locations =
-        Locations::resolve(&global.location_flags(), &env).map_err(|error| misconfigured(&error))?;
+    let (env, locations) = surroundings(global).map_err(|error| misconfigured(&error))?;
     let options = EditOptions { dry_run: args.dry_run, rewrite: args.rewrite };
     let edited = edit_file(&locations, &env, edit, options).map_err(|error| refused(&error))?;
     let file = locations.config_file().display().to_string();
